@@ -1,0 +1,79 @@
+"""The one stateful object: mutual self-attention control over one sampling."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+
+import torch
+
+from lib_masactrl.attention import Attend, Attention, mutual, union
+from lib_masactrl.branches import BatchLayout
+from lib_masactrl.errors import BatchLayoutError
+from lib_masactrl.schedule import ControlWindow
+
+#: Ways to let the target see the source, by the name users choose. Further methods are added here.
+METHODS: Mapping[str, Attention] = MappingProxyType({"mutual": mutual, "union": union})
+
+
+@dataclass
+class ControlRecord:
+    """What a run really did, for the report: which steps and layers were evaluated under control."""
+
+    steps: set[int] = field(default_factory=set)
+    layers: set[int] = field(default_factory=set)
+
+    def __bool__(self) -> bool:
+        return bool(self.steps)
+
+
+class MutualSelfAttentionControl:
+    """Decides, for each self-attention call, whether targets attend to their source. Lives for one sampling.
+
+    The host adapter announces every U-Net call with :meth:`begin_call`; the hooks that
+    :func:`lib_masactrl.patching.attached` installs then pass each self-attention through :meth:`self_attention`.
+
+    Args:
+        window: the controlled steps and layers.
+        attention: how targets see their source, one of :data:`METHODS`.
+    """
+
+    def __init__(self, window: ControlWindow, attention: Attention = mutual) -> None:
+        self.window = window
+        self.attention = attention
+        self.record = ControlRecord()
+        self._layout: BatchLayout | None = None
+        self._step = 0
+
+    def begin_call(self, layout: BatchLayout, step: int) -> None:
+        """Announce a U-Net call: its rows and its zero-based denoising step. To be called before every U-Net call."""
+        self._layout = layout
+        self._step = step
+
+    def self_attention(self, layer: int, hidden: torch.Tensor, attend: Attend) -> torch.Tensor:
+        """Output of self-attention layer ``layer`` for ``hidden`` (rows, tokens, channels); same shape.
+
+        Outside the window this is ``attend(hidden, None)``, the host's own call, bit for bit.
+
+        Raises:
+            BatchLayoutError: no call was announced, or ``hidden`` has other rows than were announced.
+        """
+        if not self.window.covers(self._step, layer):
+            return attend(hidden, None)
+        layout = self._announced(hidden)
+        self.record.steps.add(self._step)
+        self.record.layers.add(layer)
+        return self.attention(hidden, layout, attend)
+
+    def _announced(self, hidden: torch.Tensor) -> BatchLayout:
+        if self._layout is None:
+            raise BatchLayoutError(
+                "A self-attention layer ran before its U-Net call was announced; call begin_call(layout, step) first."
+            )
+        if hidden.shape[0] != self._layout.rows:
+            raise BatchLayoutError(
+                f"A self-attention layer received {hidden.shape[0]} rows where the U-Net call has {self._layout.rows}. "
+                "Another extension reshapes the batch (Hypertile, reference-only ControlNet); switch it off."
+            )
+        return self._layout

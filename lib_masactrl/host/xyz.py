@@ -1,0 +1,58 @@
+"""X/Y/Z plot axes, one for each setting, derived from the settings table."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from modules import scripts
+
+from lib_masactrl.host.a1111 import OVERRIDES
+from lib_masactrl.settings import SETTINGS, ChoiceSetting, CountSetting, FlagSetting, OptionalCountSetting, Setting
+
+_PREFIX = "[MasaCtrl] "
+
+
+def register_axes() -> None:
+    """Add the axes to the X/Y/Z plot script, once, however often the UI is rebuilt.
+
+    The script's module is found by its class's module name (A1111 ``extensions-builtin/hypertile`` does the same).
+    """
+    for data in scripts.scripts_data:
+        if data.script_class.__module__ in ("xyz_grid.py", "scripts.xyz_grid"):
+            grid = data.module
+            present = {option.label for option in grid.axis_options}
+            new = [_axis(grid, setting) for setting in SETTINGS]
+            grid.axis_options.extend(option for option in new if option.label not in present)
+
+
+def _axis(grid: Any, setting: Setting) -> Any:
+    kind = int if isinstance(setting, CountSetting) and not isinstance(setting, OptionalCountSetting) else str
+    choices = None
+    if isinstance(setting, ChoiceSetting):
+        choices = list(setting.choices)
+    elif isinstance(setting, FlagSetting):
+        choices = ["True", "False"]
+    return grid.AxisOption(
+        _PREFIX + setting.label,
+        kind,
+        _apply(setting),
+        confirm=_confirm(setting),
+        choices=None if choices is None else lambda: choices,
+    )
+
+
+def _apply(setting: Setting) -> Callable[[Any, Any, Any], None]:
+    def apply(p: Any, value: Any, values: Any) -> None:
+        # A new dictionary each time: the cells of a plot are shallow copies of one request.
+        setattr(p, OVERRIDES, {**getattr(p, OVERRIDES, {}), setting.key: value})
+
+    return apply
+
+
+def _confirm(setting: Setting) -> Callable[[Any, list[Any]], None]:
+    def confirm(p: Any, values: list[Any]) -> None:
+        for value in values:
+            setting.parse(value)
+
+    return confirm

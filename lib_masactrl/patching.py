@@ -1,0 +1,120 @@
+"""``attached(unet, control)``: hooks a U-Net's self-attention for the length of a ``with`` block.
+
+A hook is an *instance* attribute ``forward`` on the host's ``CrossAttention`` module, found by
+``nn.Module.__call__`` before the class's. The class's own ``forward``, which hosts replace when the user changes the
+attention optimisation, is looked up at each call, so every optimisation stays in force.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import nn
+
+from lib_masactrl.control import MutualSelfAttentionControl
+from lib_masactrl.layers import AttentionLayer, self_attention_layers
+
+
+class ControlledForward:
+    """The ``forward`` of one attention module while control is attached.
+
+    Once detached it is inert and calls straight through, so that another extension which captured it meanwhile
+    (Hypertile keeps the ``forward`` it finds) goes on working.
+    """
+
+    #: How a later import of this package recognises hooks of an earlier one, whose class is another object.
+    is_masactrl_hook = True
+
+    def __init__(self, layer: AttentionLayer, control: MutualSelfAttentionControl) -> None:
+        self._layer = layer
+        self._control: MutualSelfAttentionControl | None = control
+        self._previous: Callable[..., torch.Tensor] | None = layer.module.__dict__.get("forward")
+
+    def __call__(
+        self, hidden: torch.Tensor, context: torch.Tensor | None = None, *args: Any, **kwargs: Any
+    ) -> torch.Tensor:
+        def attend(queries: torch.Tensor, keys_from: torch.Tensor | None, /) -> torch.Tensor:
+            return self._host_forward(queries, keys_from, *args, **kwargs)
+
+        # A context given by the caller (reference-only ControlNet) means that this is no plain self-attention call.
+        if self._control is None or context is not None:
+            return attend(hidden, context)
+        return self._control.self_attention(self._layer.index, hidden, attend)
+
+    def install(self) -> None:
+        self._layer.module.forward = self
+
+    def remove(self) -> None:
+        """Put back what was there before: the earlier *instance* attribute, or none, never a bound method."""
+        module = self._layer.module
+        self._control = None
+        if module.__dict__.get("forward") is not self:
+            return
+        del module.forward
+        if self._previous is not None:
+            module.forward = self._previous
+
+    def _host_forward(self, *args: Any, **kwargs: Any) -> torch.Tensor:
+        if self._previous is not None:
+            return self._previous(*args, **kwargs)
+        forward: Callable[..., torch.Tensor] = type(self._layer.module).forward
+        return forward(self._layer.module, *args, **kwargs)
+
+
+class Attachment:
+    """The hooks of one control on one U-Net. Use :func:`attached`, which guarantees the removal."""
+
+    def __init__(self, control: MutualSelfAttentionControl) -> None:
+        self._control = control
+        self._hooks: list[ControlledForward] = []
+        self.unet: nn.Module | None = None
+        self.layers: tuple[AttentionLayer, ...] = ()
+
+    def move_to(self, unet: nn.Module) -> None:
+        """Hook ``unet`` instead of the present one: a refiner swaps the model in the middle of sampling.
+
+        Raises:
+            UnsupportedModelError: the model has no U-Net self-attention; nothing is hooked then.
+        """
+        if unet is self.unet:
+            return
+        self.detach()
+        self.layers = self_attention_layers(unet)
+        self.unet = unet
+        for layer in self.layers:
+            _remove_stale_hooks(layer.module)
+            hook = ControlledForward(layer, self._control)
+            hook.install()
+            self._hooks.append(hook)
+
+    def detach(self) -> None:
+        """Remove every hook. Calling it again does nothing."""
+        while self._hooks:
+            self._hooks.pop().remove()
+        self.unet = None
+        self.layers = ()
+
+
+@contextmanager
+def attached(unet: nn.Module, control: MutualSelfAttentionControl) -> Iterator[Attachment]:
+    """Control the self-attention layers of ``unet`` inside the ``with`` block, whatever ends it.
+
+    Attaching first removes any stale hook of ours, so that even a process killed inside a block heals.
+
+    Raises:
+        UnsupportedModelError: the model has no U-Net self-attention layers.
+    """
+    attachment = Attachment(control)
+    try:
+        attachment.move_to(unet)
+        yield attachment
+    finally:
+        attachment.detach()
+
+
+def _remove_stale_hooks(module: nn.Module) -> None:
+    while getattr(module.__dict__.get("forward"), "is_masactrl_hook", False):
+        module.__dict__["forward"].remove()

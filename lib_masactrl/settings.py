@@ -1,0 +1,281 @@
+"""One table of settings, from which UI, argument parsing, API, infotext and X/Y/Z axes are all derived."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from lib_masactrl.errors import SettingsError
+
+#: The ways to let targets see the source; ``lib_masactrl.control.METHODS`` implements each.
+METHOD_NAMES = ("mutual", "union")
+
+#: Longer texts are refused: no prompt needs them, and the host would tokenise them chunk by chunk for minutes.
+MAXIMUM_TEXT_LENGTH = 10_000
+
+#: More rows than this in one batch fit no graphics card; a stray paste into "more targets" should say so at once.
+MAXIMUM_TARGETS = 32
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What the surfaces need to know about one setting.
+
+    Attributes:
+        key: name in the API object and in :class:`MasaCtrlSettings`.
+        default: the value of a missing key.
+        label: caption in the accordion; ``MasaCtrl <label in lower case>`` is the infotext key.
+        help: one sentence for tooltip and documentation.
+    """
+
+    key: str
+    default: Any
+    label: str
+    help: str
+
+    #: Said in messages: what this kind of setting takes.
+    allowed: ClassVar[str] = ""
+
+    @property
+    def infotext_key(self) -> str:
+        return f"MasaCtrl {self.label.lower()}"
+
+    def parse(self, value: Any) -> Any:
+        """The value as this setting's type, from what the UI, the API, an infotext or an X/Y/Z axis gives.
+
+        Raises:
+            SettingsError: naming the key, what was given and what is allowed.
+        """
+        raise NotImplementedError
+
+    def refuse(self, value: Any) -> SettingsError:
+        shown = repr(value)
+        shown = shown if len(shown) <= 60 else f"{shown[:60]}... ({type(value).__name__})"
+        return SettingsError(f"MasaCtrl: {self.key} is {shown}, but it takes {self.allowed}; correct {self.key}.")
+
+
+class FlagSetting(Setting):
+    """True or false. Infotexts give the words."""
+
+    allowed = "true or false"
+
+    def parse(self, value: Any) -> bool:
+        if isinstance(value, bool):
+            return value
+        if isinstance(value, str) and value.strip().lower() in ("true", "false"):
+            return value.strip().lower() == "true"
+        raise self.refuse(value)
+
+
+@dataclass(frozen=True)
+class ChoiceSetting(Setting):
+    """One of a few names."""
+
+    choices: tuple[str, ...] = ()
+
+    @property
+    def allowed(self) -> str:  # type: ignore[override]  # a class-wide sentence elsewhere; here it lists the choices
+        return "one of " + ", ".join(repr(choice) for choice in self.choices)
+
+    def parse(self, value: Any) -> str:
+        if isinstance(value, str) and value in self.choices:
+            return value
+        raise self.refuse(value)
+
+
+class TextSetting(Setting):
+    """A text of at most :data:`MAXIMUM_TEXT_LENGTH` characters."""
+
+    allowed = f"a text of at most {MAXIMUM_TEXT_LENGTH} characters"
+
+    def parse(self, value: Any) -> str:
+        if isinstance(value, str) and len(value) <= MAXIMUM_TEXT_LENGTH:
+            return value
+        raise self.refuse(value)
+
+
+class CountSetting(Setting):
+    """A zero-based step or layer."""
+
+    allowed = "a whole number from 0"
+
+    def parse(self, value: Any) -> int:
+        number = _whole_number(value)
+        if number is None or number < 0:
+            raise self.refuse(value)
+        return number
+
+
+class OptionalCountSetting(CountSetting):
+    """A zero-based step or layer, or nothing (``None``, an empty text or ``auto``) for the automatic value."""
+
+    allowed = "a whole number from 0, or nothing for the automatic value"
+
+    def parse(self, value: Any) -> int | None:  # type: ignore[override]  # an optional count also admits None
+        if value is None or (isinstance(value, str) and value.strip().lower() in ("", "auto", "none")):
+            return None
+        return super().parse(value)
+
+
+def _whole_number(value: Any) -> int | None:
+    if isinstance(value, bool):
+        return None
+    if isinstance(value, str):
+        text = value.strip()
+        return int(text) if text.isascii() and text.lstrip("-").isdigit() and len(text) < 10 else None
+    if isinstance(value, float):
+        return int(value) if value.is_integer() else None
+    return value if isinstance(value, int) else None
+
+
+def _setting(kind: type[Setting], default: Any, label: str, help: str, **more: Any) -> Any:
+    return dataclasses.field(default=default, metadata={"of": (kind, label, help, more)})
+
+
+@dataclass(frozen=True)
+class MasaCtrlSettings:
+    """The settings of one request, in the order in which the accordion shows them (the caller's contract)."""
+
+    enabled: bool = _setting(FlagSetting, False, "Enabled", "Make a source image too and let the target follow it.")
+    source_prompt: str = _setting(
+        TextSetting,
+        "",
+        "Source prompt",
+        "Describes the picture whose identity is kept. The tab's own prompt describes the new pose, view or action.",
+    )
+    more_targets: str = _setting(
+        TextSetting, "", "More targets", "Further target prompts, one per line; all share the one source."
+    )
+    method: str = _setting(
+        ChoiceSetting,
+        "mutual",
+        "Method",
+        "mutual: targets see only the source's content. union: they see the source's and their own.",
+        choices=METHOD_NAMES,
+    )
+    start_step: int = _setting(
+        CountSetting,
+        4,
+        "Start step",
+        "S: control begins at this sampling step, counted from 0. Later leaves more of the new layout, "
+        "earlier keeps more of the source.",
+    )
+    end_step: int | None = _setting(
+        OptionalCountSetting, None, "End step", "Control ends before this sampling step; empty: it stays to the last."
+    )
+    start_layer: int | None = _setting(
+        OptionalCountSetting,
+        None,
+        "Start layer",
+        "L: control begins at this self-attention layer, counted from 0; empty: 10 of 16 in SD 1 and 2, 44 of 70 in "
+        "SDXL. Lower layers keep more of the source's layout.",
+    )
+    show_source: bool = _setting(
+        FlagSetting, True, "Show source", "Keep the source image among the results, after the targets."
+    )
+
+    @property
+    def target_prompts(self) -> tuple[str, ...]:
+        """The further target prompts; the tab's own prompt is the first target and not among them."""
+        return tuple(line.strip() for line in self.more_targets.splitlines() if line.strip())
+
+    @property
+    def targets(self) -> int:
+        """How many target branches share the source (k)."""
+        return 1 + len(self.target_prompts)
+
+    def __post_init__(self) -> None:
+        for setting in SETTINGS:
+            object.__setattr__(self, setting.key, setting.parse(getattr(self, setting.key)))
+        if self.targets > MAXIMUM_TARGETS:
+            raise SettingsError(
+                f"MasaCtrl: more_targets has {self.targets - 1} lines, but at most {MAXIMUM_TARGETS - 1} further "
+                "targets share a batch; shorten more_targets or make several requests."
+            )
+        if self.end_step is not None and self.end_step < self.start_step:
+            raise SettingsError(
+                f"MasaCtrl: end_step is {self.end_step}, before start_step {self.start_step}; "
+                f"give an end_step of {self.start_step} or more, or leave it empty for the last step."
+            )
+        if self.enabled and not self.source_prompt.strip():
+            raise SettingsError(
+                "MasaCtrl: source_prompt is empty, but it has to describe the picture whose identity is kept; "
+                "fill in source_prompt or disable MasaCtrl."
+            )
+
+    @classmethod
+    def from_mapping(cls, given: Mapping[str, Any]) -> MasaCtrlSettings:
+        """Settings from named values; a missing key means its default.
+
+        Raises:
+            SettingsError: an unknown key or a value that is not allowed.
+        """
+        unknown = [key for key in given if key not in _KEYS]
+        if unknown:
+            raise SettingsError(f"MasaCtrl: unknown setting {_shortened(unknown[0])}; allowed are {', '.join(_KEYS)}.")
+        return cls(**given)
+
+    @classmethod
+    def from_args(cls, args: Sequence[Any], overrides: Mapping[str, Any] | None = None) -> MasaCtrlSettings:
+        """Settings from script arguments: one mapping of named values, or values in the order of this table.
+
+        A mapping comes from the API; the host fills up the places behind it with the UI's defaults, which are
+        ignored (A1111 ``modules/api/api.py``, ``init_script_args``). Values from the UI are not checked while the
+        accordion is switched off: whatever stands in its fields must not stop a plain picture.
+
+        Args:
+            args: what the host passes to the script.
+            overrides: named values that win over ``args`` (X/Y/Z axes).
+
+        Raises:
+            SettingsError: as :meth:`from_mapping`, or more values than settings.
+        """
+        named = bool(args) and isinstance(args[0], Mapping)
+        if not named and len(args) > len(_KEYS):
+            raise SettingsError(
+                f"MasaCtrl: {len(args)} arguments given, but there are {len(_KEYS)} settings: {', '.join(_KEYS)}."
+            )
+        values = {**(args[0] if named else dict(zip(_KEYS, args))), **(overrides or {})}
+        if not named and values.get("enabled") is False:
+            return cls()
+        return cls.from_mapping(values)
+
+    def replace(self, **changes: Any) -> MasaCtrlSettings:
+        """These settings with some changed, checked anew."""
+        return dataclasses.replace(self, **changes)
+
+    def to_infotext(self) -> dict[str, str]:
+        """Infotext entries of every setting that differs from its default; nothing when disabled."""
+        if not self.enabled:
+            return {}
+        return {
+            setting.infotext_key: str(getattr(self, setting.key))
+            for setting in SETTINGS
+            if getattr(self, setting.key) != setting.default
+        }
+
+    @classmethod
+    def from_infotext(cls, entries: Mapping[str, str]) -> MasaCtrlSettings:
+        """The settings that :meth:`to_infotext` wrote, among whatever else an infotext holds."""
+        return cls.from_mapping({s.key: entries[s.infotext_key] for s in SETTINGS if s.infotext_key in entries})
+
+
+def _shortened(name: Any) -> str:
+    text = repr(name)
+    return text if len(text) <= 60 else text[:60] + "..."
+
+
+def _table() -> tuple[Setting, ...]:
+    settings = []
+    for entry in dataclasses.fields(MasaCtrlSettings):
+        kind, label, help, more = entry.metadata["of"]
+        settings.append(kind(entry.name, entry.default, label, help, **more))
+    return tuple(settings)
+
+
+#: The table itself, in UI order.
+SETTINGS: tuple[Setting, ...] = _table()
+
+_KEYS: tuple[str, ...] = tuple(setting.key for setting in SETTINGS)

@@ -1,0 +1,39 @@
+"""The AlwaysVisible script: hands each of the host's callbacks to ``lib_masactrl``."""
+
+from __future__ import annotations
+
+from modules import script_callbacks, scripts
+
+from lib_masactrl import ui
+from lib_masactrl.host import a1111, xyz
+
+
+class MasaCtrlScript(scripts.Script):
+    def title(self):
+        return "MasaCtrl"
+
+    def show(self, is_img2img):
+        return scripts.AlwaysVisible
+
+    def ui(self, is_img2img):
+        fields = ui.build("img2img" if is_img2img else "txt2img")
+        self.infotext_fields = [(component, setting.infotext_key) for setting, component in fields]
+        self.paste_field_names = [setting.infotext_key for setting, _ in fields]
+        return [component for _, component in fields]
+
+    @a1111.refusing
+    def before_process(self, p, *args):
+        a1111.begin(p, args)
+
+    @a1111.refusing
+    def process(self, p, *args):
+        a1111.prepare(p)
+
+    def postprocess_batch_list(self, p, pp, *args, batch_number=0, **kwargs):
+        a1111.drop_sources(p, pp, batch_number)
+
+    def postprocess(self, p, processed, *args):
+        a1111.finish(p, processed)
+
+
+script_callbacks.on_before_ui(xyz.register_axes)
