@@ -1,0 +1,62 @@
+"""The dependency direction of design.md, section 3, and a few facts that must stay in step."""
+
+from __future__ import annotations
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+
+from lib_masactrl.version import VERSION
+
+ROOT = Path(__file__).parent.parent
+LIBRARY = ROOT / "lib_masactrl"
+
+#: Each pure module with those of ours that it may import; host/, ui.py and __main__.py may import any of them.
+ALLOWED = {
+    "version": set(),
+    "errors": set(),
+    "settings": {"errors"},
+    "schedule": {"errors"},
+    "branches": {"errors"},
+    "layers": {"errors"},
+    "attention": {"branches"},
+    "control": {"attention", "branches", "errors", "schedule"},
+    "patching": {"control", "layers"},
+}
+HOST_PACKAGES = {"modules", "backend", "ldm", "gradio", "diffusers", "transformers", "omegaconf", "ldm_patched"}
+PURE = sorted(path for path in LIBRARY.glob("*.py") if path.stem in ALLOWED)
+
+
+def imports(path: Path) -> set[str]:
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found.add(node.module)
+    return found
+
+
+@pytest.mark.parametrize("path", PURE, ids=lambda path: path.stem)
+def test_pure_modules_import_only_what_lies_below_them(path):
+    names = imports(path)
+    ours = {name.removeprefix("lib_masactrl.") for name in names if name.startswith("lib_masactrl")}
+    assert ours <= ALLOWED[path.stem]
+    assert not {name.split(".")[0] for name in names} & HOST_PACKAGES
+
+
+def test_every_module_has_its_place():
+    modules = {path.stem for path in LIBRARY.glob("*.py")}
+    assert modules - set(ALLOWED) == {"__init__", "__main__", "ui"} & modules
+
+
+def test_no_module_of_ours_is_imported_by_name_from_a_host_module_upwards():
+    for path in (LIBRARY / "host").rglob("*.py"):
+        assert "lib_masactrl.ui" not in imports(path), path
+
+
+def test_the_version_is_told_once():
+    project = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    assert re.search(r'^version = "(.+)"$', project, re.MULTILINE)[1] == VERSION
