@@ -130,12 +130,13 @@ def _check_model(settings: MasaCtrlSettings) -> None:
 
 
 def _unet(sd_model: Any) -> nn.Module:
-    """The U-Net of a loaded checkpoint.
+    """The U-Net of a loaded checkpoint: A1111 keeps it in ``model``, the Forge family in ``forge_objects``.
 
     Raises:
         UnsupportedModelError: no checkpoint is loaded, or its network is no U-Net.
     """
-    unet = getattr(getattr(sd_model, "model", None), "diffusion_model", None)
+    holder = getattr(getattr(sd_model, "forge_objects", None), "unet", None) or sd_model
+    unet = getattr(getattr(holder, "model", None), "diffusion_model", None)
     if not isinstance(unet, nn.Module):
         raise UnsupportedModelError(
             f"MasaCtrl: {type(sd_model).__name__} has no U-Net; load a Stable Diffusion 1.x, 2.x or SDXL checkpoint."

@@ -1,0 +1,125 @@
+"""What control costs: time and peak memory of one U-Net evaluation, as ratios to a plain batch of the same shape.
+
+``python -m bench.cost`` measures an SD 1.5-shaped U-Net (320 channels, 860 M parameters, random weights);
+``--channels 64`` the tiny one. Plain and controlled evaluations alternate, so that whatever else the machine does
+hits both; peak memory is taken in a process of its own for each kind.
+"""
+
+from __future__ import annotations
+
+import argparse
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from contextlib import nullcontext
+
+import torch
+from ldm.modules.diffusionmodules.openaimodel import UNetModel
+
+from lib_masactrl.branches import BatchLayout, branches_in_batch
+from lib_masactrl.control import METHODS, MutualSelfAttentionControl
+from lib_masactrl.patching import attached
+from lib_masactrl.schedule import ControlWindow, default_start_layer
+
+PLAIN = "plain"
+LAYERS = 16
+
+
+def main(arguments: list[str] | None = None) -> None:
+    options = _options().parse_args(arguments)
+    if options.memory_of:
+        _evaluate(_unet(options), options, options.memory_of)
+        sys.stdout.write(f"{_peak_memory(options.device)}\n")
+        return
+    kinds = [PLAIN, *METHODS]
+    seconds = _times(options, kinds)
+    memory = {kind: _memory_in_a_process_of_its_own(options, kind) for kind in kinds}
+    sys.stdout.write(f"{options.channels} channels, latent {options.latent}, 4 rows, {options.device}\n")
+    for kind in kinds[1:]:
+        ratios = [controlled / plain for controlled, plain in zip(seconds[kind], seconds[PLAIN])]
+        sys.stdout.write(
+            f"{kind}: time x{statistics.median(ratios):.3f} (of {len(ratios)} rounds, {min(ratios):.3f} to "
+            f"{max(ratios):.3f}), peak memory x{memory[kind] / memory[PLAIN]:.3f}\n"
+        )
+
+
+def _options() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m bench.cost", description=__doc__)
+    parser.add_argument("--channels", type=int, default=320, help="width of the U-Net (SD 1.5: 320)")
+    parser.add_argument("--latent", type=int, default=32, help="side of the latent (512 px: 64)")
+    parser.add_argument("--rounds", type=int, default=5, help="evaluations of each kind")
+    parser.add_argument("--device", default="cpu", help="cpu or cuda (in half precision)")
+    parser.add_argument("--memory-of", help=argparse.SUPPRESS)
+    return parser
+
+
+def _unet(options: argparse.Namespace) -> UNetModel:
+    torch.manual_seed(0)
+    wide = options.channels == 320
+    unet = UNetModel(
+        image_size=options.latent,
+        in_channels=4,
+        out_channels=4,
+        model_channels=options.channels,
+        attention_resolutions=[4, 2, 1],
+        num_res_blocks=2,
+        channel_mult=(1, 2, 4, 4) if wide else (1, 1, 1, 1),
+        num_heads=8,
+        use_spatial_transformer=True,
+        transformer_depth=1,
+        context_dim=768,
+        use_checkpoint=False,
+        legacy=False,
+    ).eval()
+    return unet.to(options.device, torch.float16 if options.device == "cuda" else torch.float32)
+
+
+@torch.no_grad()
+def _evaluate(unet: UNetModel, options: argparse.Namespace, kind: str) -> float:
+    """Seconds of one evaluation of [target, source] with cond and uncond rows, the window covering the step."""
+    like = next(unet.parameters())
+    x = torch.randn(4, 4, options.latent, options.latent).to(like)
+    context = torch.randn(4, 77, 768).to(like)
+    timesteps = torch.full((4,), 500, device=like.device)
+    control = MutualSelfAttentionControl(
+        ControlWindow(0, None, default_start_layer(LAYERS)), METHODS.get(kind, METHODS["mutual"])
+    )
+    control.begin_call(BatchLayout(branches_in_batch(1, 1), passes=2), step=0)
+    with nullcontext() if kind == PLAIN else attached(unet, control):
+        _finish(options.device)
+        started = time.perf_counter()
+        unet(x, timesteps, context=context)
+        _finish(options.device)
+        return time.perf_counter() - started
+
+
+def _times(options: argparse.Namespace, kinds: list[str]) -> dict[str, list[float]]:
+    unet = _unet(options)
+    for kind in kinds:
+        _evaluate(unet, options, kind)  # the first evaluation also warms caches up
+    rounds = [[_evaluate(unet, options, kind) for kind in kinds] for _ in range(options.rounds)]
+    return dict(zip(kinds, map(list, zip(*rounds))))
+
+
+def _memory_in_a_process_of_its_own(options: argparse.Namespace, kind: str) -> int:
+    command = [sys.executable, "-m", "bench.cost", "--memory-of", kind]
+    for name in ("channels", "latent", "device"):
+        command += [f"--{name}", str(getattr(options, name))]
+    return int(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+
+
+def _peak_memory(device: str) -> int:
+    if device == "cuda":
+        return torch.cuda.max_memory_allocated()
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+
+def _finish(device: str) -> None:
+    if device == "cuda":
+        torch.cuda.synchronize()
+
+
+if __name__ == "__main__":
+    main()
