@@ -61,10 +61,10 @@ class ControlWindow:
         """How many of ``layers`` self-attention layers lie in the window."""
         return max(0, layers - self.start_layer)
 
-    def continued(self) -> ControlWindow:
-        """The window of a pass that refines this one's result at lower noise levels (the second pass of hires fix).
+    def continued(self, steps: int) -> ControlWindow:
+        """The window of a pass that goes on from this one's result, which took ``steps`` steps (hires fix).
 
-        The first S steps are left alone so that the target can form its layout. A second pass starts from a finished
-        layout, so there control is on from its first step - unless the user ended control before the first pass did.
+        The first S steps are left alone so that the target can form its layout. The second pass starts from a finished
+        layout, so it is controlled from its first step if control was on when the first pass ended, else not at all.
         """
-        return ControlWindow(0, None if self.end_step is None else 0, self.start_layer)
+        return ControlWindow(0, None if self.covers_step(steps - 1) else 0, self.start_layer)

@@ -7,7 +7,7 @@ import itertools
 import pytest
 import torch
 
-from lib_masactrl.branches import branches_in_batch
+from lib_masactrl.branches import BatchLayout, branches_in_batch
 from lib_masactrl.control import METHODS, MutualSelfAttentionControl
 from lib_masactrl.errors import BatchLayoutError
 from lib_masactrl.layers import self_attention_layers
@@ -122,3 +122,11 @@ def test_rows_that_were_not_announced_are_refused(unet):
         controlled(unet, control, PAIR, inputs(3))
     with pytest.raises(BatchLayoutError, match="before its U-Net call was announced"):
         control.self_attention(0, torch.zeros(2, 4, 8), lambda hidden, context: hidden)
+
+
+def test_a_layer_that_receives_other_rows_than_announced_is_refused():
+    """Hypertile cuts each row into tiles between the U-Net call and its attention layers."""
+    control = MutualSelfAttentionControl(EVERYTHING)
+    control.begin_call(BatchLayout(PAIR, passes=2), step=0)
+    with pytest.raises(BatchLayoutError, match="received 8 rows where the U-Net call has 4"):
+        control.self_attention(0, torch.zeros(8, 4, 8), lambda hidden, context: hidden)

@@ -37,9 +37,19 @@ def test_layer_count_equals_counting():
         assert window.layer_count(16) == sum(window.covers(0, layer) for layer in range(16))
 
 
-def test_a_second_pass_is_controlled_from_its_first_step_unless_control_had_ended():
-    assert ControlWindow(4, None, 10).continued() == ControlWindow(0, None, 10)
-    assert ControlWindow(4, 20, 10).continued().step_count(50) == 0
+@pytest.mark.parametrize(
+    ("first_pass", "goes_on"),
+    [
+        (ControlWindow(4, None, 10), True),
+        (ControlWindow(4, 50, 10), True),
+        (ControlWindow(4, 49, 10), False),
+        (ControlWindow(50, None, 10), False),
+    ],
+)
+def test_a_second_pass_is_controlled_throughout_if_control_was_on_when_the_first_ended(first_pass, goes_on):
+    second_pass = first_pass.continued(steps=50)
+    assert [second_pass.covers(step, 10) for step in range(20)] == [goes_on] * 20
+    assert not second_pass.covers(0, 9)
 
 
 @pytest.mark.parametrize(

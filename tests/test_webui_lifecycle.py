@@ -80,6 +80,15 @@ def test_a_window_that_covers_nothing_gives_the_plain_batch(host):
         assert torch.equal(latents(processed), latents(plain))
 
 
+@pytest.mark.parametrize(("given", "grid"), [({}, False), ({"batch_size": 2}, True), ({"n_iter": 2}, True)])
+def test_one_group_makes_no_grid_so_that_the_target_is_the_first_picture(host, given, grid):
+    seen = []
+    p = Request(host, **given)
+    p.init = lambda *_: seen.append(not p.do_not_save_grid)
+    host.process_images(p, host.script, NAMED)
+    assert seen == [grid]
+
+
 def test_groups_keep_their_own_seeds_over_batches(host):
     args = {**NAMED, "more_targets": "a cat asleep"}
     _p, processed = run(host, args, batch_size=2, n_iter=2)
@@ -230,6 +239,22 @@ def test_a_refiner_that_swaps_the_model_is_controlled_too(host):
     processed = host.process_images(p, host.script, NAMED)
     assert processed.infotexts[0]["MasaCtrl result"] == "3 of 4 steps; 6 of 6 layers"
     assert all("forward" not in vars(m) and not m._forward_pre_hooks for u in (first, refiner) for m in u.modules())
+
+
+@pytest.mark.parametrize(
+    ("window", "result"),
+    [
+        ({"start_step": 1}, "7 of 8 steps; 6 of 6 layers"),
+        ({"start_step": 1, "end_step": 3}, "2 of 8 steps; 6 of 6 layers"),
+        ({"start_step": 4}, "0 of 8 steps; 0 of 6 layers"),
+    ],
+)
+def test_the_second_pass_of_hires_fix_goes_on_as_the_first_ended(host, window, result):
+    p = Request(host, enable_hr=True)
+    p.all_hr_prompts, p.all_hr_negative_prompts = ["a cat running"] * 2, ["blurry"] * 2
+    processed = host.process_images(p, host.script, {**NAMED, **window})
+    assert processed.infotexts[0]["MasaCtrl result"] == result
+    assert p.all_hr_prompts == ["a cat running", "a dog sitting"]
 
 
 def test_control_that_never_happens_is_an_error(host, monkeypatch):

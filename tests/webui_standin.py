@@ -28,7 +28,7 @@ class Request:
         self.styles: list[str] = []
         self.script_args: tuple[Any, ...] = ()
         self.extra_generation_params: dict[str, Any] = {}
-        self.do_not_save_grid = False
+        self.do_not_save_grid = self.enable_hr = self.is_hr_pass = False
         self.scheduler = "Automatic"
         self.sampler = types.SimpleNamespace(model_wrap_cfg=types.SimpleNamespace(steps=0, total_steps=0, step=0))
         vars(self).update(given)
@@ -52,9 +52,17 @@ class Request:
         pass
 
     def sample(self) -> torch.Tensor:
-        """Latents after `steps` steps of a toy sampler on the real U-Net, cond and uncond rows in one call."""
+        """Latents after one pass of a toy sampler, or after two with `enable_hr`."""
         noise = [torch.randn(4, 8, 8, generator=torch.Generator().manual_seed(seed)) for seed in self.seeds]
-        x = torch.stack(noise)
+        latents = self._denoise(torch.stack(noise))
+        if self.enable_hr:
+            self.is_hr_pass = True
+            latents = self._denoise(torch.nn.functional.interpolate(latents, scale_factor=2))
+            self.is_hr_pass = False
+        return latents
+
+    def _denoise(self, x: torch.Tensor) -> torch.Tensor:
+        """`steps` steps on the real U-Net, cond and uncond rows in one call."""
         texts = torch.stack([_embedding(text) for text in (*self.prompts, *self.negative_prompts)])
         denoiser = self.sampler.model_wrap_cfg
         denoiser.steps = denoiser.total_steps = self.steps

@@ -294,7 +294,7 @@ class _ControlledSampling:
             self._settings.end_step,
             default_start_layer(self._layers) if layer is None else layer,
         )
-        return window.continued() if hires else window
+        return window.continued(int(self._p.steps)) if hires else window
 
     def _layer_range(self) -> tuple[int, int]:
         return len(self._control.record.layers), self._layers
