@@ -10,7 +10,7 @@ if sys.version_info < (3, 10):  # noqa: UP036  # the host runs this file with wh
 
 # The accordion's checkbox came with 1.6.0, and with it everything else that is used. Looked for by capability, because
 # forks number their versions differently; by spec, because importing the host's UI here would start half of it.
-_components = importlib.util.find_spec("modules.ui_components")
+_components = importlib.util.find_spec("modules") and importlib.util.find_spec("modules.ui_components")
 if _components and _components.origin:
     with open(_components.origin, encoding="utf-8") as source:
         if "InputAccordion" not in source.read():

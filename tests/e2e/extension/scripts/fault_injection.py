@@ -1,0 +1,132 @@
+"""Runs inside the WebUI under test: watches sampling and, when a request asks for it, makes it fail.
+
+Idle (no argument) it touches no request. Over the API its one argument is an object with any of
+
+* ``raise_at_call``: raise inside the U-Net at its n-th call of the request, counted from 1;
+* ``prompts``: the prompt of each image of the request, to make a plain batch of several prompts, and
+  ``hr_prompts`` for the second pass (else the same);
+* ``seeds_of``: for each image, which of the host's own seeds it gets, counted from 0;
+* ``encoder_seed``: seed torch's global generator, from which the host draws when it encodes init images. (Left alone,
+  an img2img result depends on the request before it, without MasaCtrl too; visible with an untrained encoder.)
+* ``trace``: keep the denoised latents of every denoiser evaluation, for ``GET /fault/trace``.
+"""
+
+import base64
+import gc
+import io
+
+import gradio as gr
+import numpy
+import torch
+from modules import script_callbacks, scripts, sd_models, shared
+from torch.nn.modules.module import register_module_forward_pre_hook
+
+
+class Fault(Exception):
+    """The failure that a request asked for."""
+
+
+class Watch:
+    """What is kept between a request and the questions about it."""
+
+    traces: list[numpy.ndarray] | None = None
+    hook = None
+
+    def clear(self):
+        self.traces = None
+        if self.hook is not None:
+            self.hook.remove()
+            self.hook = None
+
+    def raise_at(self, call):
+        """In the middle block of whichever model is the host's by then: a refiner may bring another."""
+        calls = 0
+
+        def fail(module, args):
+            nonlocal calls
+            calls += module is shared.sd_model.model.diffusion_model.middle_block
+            if calls == call:
+                self.clear()
+                raise Fault(f"asked for at U-Net call {call}")
+
+        self.hook = register_module_forward_pre_hook(fail)
+
+
+watch = Watch()
+
+
+class FaultScript(scripts.Script):
+    def title(self):
+        return "Fault injection"
+
+    def show(self, is_img2img):
+        return scripts.AlwaysVisible
+
+    def ui(self, is_img2img):
+        return [gr.Textbox(value="", visible=False, label="Fault")]
+
+    def process(self, p, wanted=None):
+        watch.clear()
+        if not isinstance(wanted, dict):
+            return
+        if "prompts" in wanted:
+            p.all_prompts = list(wanted["prompts"])
+            if getattr(p, "all_hr_prompts", None):
+                p.all_hr_prompts = list(wanted.get("hr_prompts", wanted["prompts"]))
+        for name in ("all_seeds", "all_subseeds"):
+            if "seeds_of" in wanted:
+                setattr(p, name, [getattr(p, name)[index] for index in wanted["seeds_of"]])
+        if "encoder_seed" in wanted:
+            torch.manual_seed(wanted["encoder_seed"])
+        if wanted.get("trace"):
+            watch.traces = []
+        if "raise_at_call" in wanted:
+            watch.raise_at(int(wanted["raise_at_call"]))
+
+
+def keep_denoised(params):
+    if watch.traces is not None:
+        watch.traces.append(params.x.detach().float().cpu().numpy().copy())
+
+
+def hooks():
+    """What is hooked into the U-Nets in memory. Hypertile, once used, keeps wrappers of its own and marks them."""
+    models = [shared.sd_model, *getattr(sd_models.model_data, "loaded_sd_models", [])]
+    modules = {module for model in models for module in model.model.diffusion_model.modules()}
+    forwards = [m for m in modules if "forward" in vars(m) and "__webui_hypertile_params" not in vars(m)]
+    ours = [m for m in modules if hasattr(vars(m).get("forward"), "is_masactrl_hook")]
+    return {
+        "forwards": len({*forwards, *ours}),
+        "callbacks": len(script_callbacks.callback_map["callbacks_cfg_denoiser"]),
+        "pre_hooks": sum(len(module._forward_pre_hooks) for module in modules),
+    }
+
+
+def memory():
+    gc.collect()
+    with open("/proc/self/statm", encoding="ascii") as statm:
+        pages = int(statm.read().split()[1])
+    return {"rss_mib": pages * 4096 / 2**20, "objects": len(gc.get_objects())}
+
+
+def axes():
+    grids = [data.module for data in scripts.scripts_data if data.script_class.__module__.endswith("xyz_grid.py")]
+    return {
+        tab: [o.label for o in grids[0].axis_options if type(o) is grids[0].AxisOption or o.is_img2img == is_img2img]
+        for tab, is_img2img in (("txt2img", False), ("img2img", True))
+    }
+
+
+def trace():
+    file = io.BytesIO()
+    numpy.savez(file, *(watch.traces or []))
+    return {"npz": base64.b64encode(file.getvalue()).decode("ascii")}
+
+
+def add_routes(_, app):
+    for route in (hooks, memory, axes, trace):
+        app.add_api_route(f"/fault/{route.__name__}", route, methods=["GET"])
+
+
+script_callbacks.on_cfg_after_cfg(keep_denoised)
+script_callbacks.on_app_started(add_routes)

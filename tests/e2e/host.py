@@ -1,0 +1,208 @@
+"""Starts and stops the WebUI under test, in a scratch data folder, on the CPU."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import socket
+import struct
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy
+
+from .client import Client, HttpError
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+#: What an installed extension consists of.
+EXTENSION_PARTS = ("scripts", "lib_masactrl", "javascript", "style.css", "install.py", "metadata.ini")
+BOOT_SECONDS = 600
+#: The options that tests override in a request. The host puts an overridden option back only if its settings hold a
+#: value for it (A1111 ``process_images``, ``stored_opts``), so each is written down, at its default, after the start.
+OVERRIDDEN = [
+    *("batch_cond_uncond", "pad_cond_uncond", "eta_noise_seed_delta", "img2img_color_correction", "return_grid"),
+    *("grid_save", "token_merging_ratio", "hypertile_enable_unet", "hypertile_enable_unet_secondpass"),
+]
+FLAGS = [
+    *("--skip-prepare-environment", "--skip-torch-cuda-test", "--skip-python-version-check", "--skip-version-check"),
+    *("--use-cpu", "all", "--no-half", "--no-half-vae", "--api", "--disable-console-progressbars"),
+    *("--no-download-sd-model", "--do-not-download-clip", "--no-hashing"),
+]
+
+
+@dataclass(frozen=True)
+class HostPaths:
+    """Where the WebUI, its interpreter and the checkpoint are. From the environment; see :meth:`from_environment`."""
+
+    checkout: Path
+    python: Path
+    checkpoint: Path
+
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str] = os.environ) -> HostPaths | str:
+        """The paths, or the sentence that says what to set."""
+        checkout = environment.get("MASACTRL_E2E_HOST", "")
+        if not checkout:
+            return (
+                "NO REAL WEBUI TESTED: set MASACTRL_E2E_HOST to the folder of an AUTOMATIC1111 checkout "
+                "(and MASACTRL_E2E_PYTHON to its interpreter, if that is not its own venv's)."
+            )
+        own = Path(checkout) / "venv" / ("Scripts/python.exe" if sys.platform == "win32" else "bin/python")
+        python = Path(environment.get("MASACTRL_E2E_PYTHON", "") or own)
+        default = REPOSITORY / "demo" / "checkpoint" / "creatures.safetensors"
+        checkpoint = Path(environment.get("MASACTRL_E2E_CHECKPOINT", "") or default)
+        for name, path, inside in (
+            ("MASACTRL_E2E_HOST", Path(checkout), "launch.py"),
+            ("MASACTRL_E2E_PYTHON", python, ""),
+            ("MASACTRL_E2E_CHECKPOINT", checkpoint, ""),
+        ):
+            if not (path / inside).exists():
+                return f"NO REAL WEBUI TESTED: {path / inside} does not exist; set {name}."
+        return cls(Path(checkout).absolute(), python.absolute(), checkpoint.absolute())
+
+
+@contextmanager
+def running(paths: HostPaths, data: Path, *, with_extension: bool = True) -> Iterator[Client]:
+    """A WebUI with the fault extension and, unless told otherwise, MasaCtrl. Its log is ``data/server.log``."""
+    prepare(paths, data, with_extension=with_extension)
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    checkpoints = data / "checkpoints"
+    places = ["--port", str(port), "--data-dir", str(data), "--ckpt-dir", str(checkpoints)]
+    places += ["--ckpt", str(checkpoints / "first.safetensors")]
+    environment = {
+        **os.environ,
+        "HF_HUB_OFFLINE": "1",
+        "TRANSFORMERS_OFFLINE": "1",
+        "GRADIO_ANALYTICS_ENABLED": "False",
+        "CUDA_VISIBLE_DEVICES": "",
+        "MPLCONFIGDIR": str(data / "mpl"),
+        "PYTHONUNBUFFERED": "1",
+        # One thread: at these sizes more would only wait for each other, above all on a busy machine.
+        "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1"),
+    }
+    with (data / "server.log").open("wb") as log:
+        server = subprocess.Popen(
+            [str(paths.python), "launch.py", *FLAGS, *places],
+            cwd=paths.checkout,
+            env=environment,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+        )
+        try:
+            client = Client(f"http://127.0.0.1:{port}")
+            _wait_until_up(client, server, data / "server.log")
+            options = client.get("/sdapi/v1/options")
+            client.post("/sdapi/v1/options", {name: options[name] for name in OVERRIDDEN if name in options})
+            yield client
+        finally:
+            server.terminate()
+            try:
+                server.wait(20)
+            except subprocess.TimeoutExpired:
+                server.kill()
+                server.wait()
+
+
+def prepare(paths: HostPaths, data: Path, *, with_extension: bool) -> None:
+    """Fill the data folder: extensions, two checkpoints, a LoRA and a style."""
+    shutil.copytree(Path(__file__).parent / "extension", data / "extensions" / "fault-injection")
+    if with_extension:
+        target = data / "extensions" / "sd-webui-masactrl"
+        target.mkdir()
+        ignored = shutil.ignore_patterns("__pycache__")
+        for part in (REPOSITORY / name for name in EXTENSION_PARTS):
+            if part.is_dir():
+                shutil.copytree(part, target / part.name, ignore=ignored)
+            elif part.exists():
+                shutil.copy(part, target)
+    checkpoints = data / "checkpoints"
+    checkpoints.mkdir()
+    shutil.copy(paths.checkpoint, checkpoints / "first.safetensors")
+    tensors = read_tensors(paths.checkpoint)
+    _write_second_checkpoint(paths.checkpoint, checkpoints / "second.safetensors")
+    config = paths.checkpoint.with_suffix(".yaml")
+    for name in ("first.yaml", "second.yaml") if config.exists() else ():
+        (checkpoints / name).write_text(_absolute_tokenizer(config), encoding="utf-8")
+    loras = data / "models" / "Lora"
+    loras.mkdir(parents=True)
+    _write_lora(tensors, loras / "nudge.safetensors")
+    (data / "styles.csv").write_text(
+        'name,prompt,negative_prompt\nnight,"{prompt}, at night",daylight\n', encoding="utf-8-sig"
+    )
+
+
+def _wait_until_up(client: Client, server: subprocess.Popen[bytes], log: Path) -> None:
+    """Bounded polling, until the API answers with the model loaded."""
+    give_up = time.monotonic() + BOOT_SECONDS
+    while time.monotonic() < give_up and server.poll() is None:
+        try:
+            client.get("/sdapi/v1/options")
+            client.get("/fault/hooks")
+        except (OSError, HttpError):
+            time.sleep(0.3)
+        else:
+            return
+    tail = log.read_text(encoding="utf-8", errors="replace")[-4000:]
+    raise RuntimeError(f"The WebUI did not come up (exit code {server.poll()}). Its log ends:\n{tail}")
+
+
+def _absolute_tokenizer(config: Path) -> str:
+    """The checkpoint's config, with the text encoder's folder (``version``) absolute, so that it may be copied."""
+
+    def absolute(found: re.Match[str]) -> str:
+        folder = config.parent / found[2].strip("'\" ")
+        return f"{found[1]}{json.dumps(str(folder))}" if folder.is_dir() else found[0]
+
+    return re.sub(r"(?m)^(\s*version:\s*)(\S.*)$", absolute, config.read_text(encoding="utf-8"))
+
+
+def _header(file: Path) -> tuple[dict[str, dict[str, object]], int]:
+    with file.open("rb") as stream:
+        length = struct.unpack("<Q", stream.read(8))[0]
+        header = json.loads(stream.read(length))
+    header.pop("__metadata__", None)
+    return header, 8 + length
+
+
+def read_tensors(file: Path) -> dict[str, list[int]]:
+    """The shapes of the tensors in a ``.safetensors`` file."""
+    return {name: list(entry["shape"]) for name, entry in _header(file)[0].items()}  # type: ignore[call-overload]
+
+
+def _write_second_checkpoint(first: Path, second: Path) -> None:
+    """A copy whose U-Net answers differently: its last convolution is weaker."""
+    header, start = _header(first)
+    entry = header["model.diffusion_model.out.2.weight"]
+    begin, end = (start + offset for offset in entry["data_offsets"])  # type: ignore[attr-defined]
+    data = bytearray(first.read_bytes())
+    kind = {"F16": numpy.float16, "F32": numpy.float32}[str(entry["dtype"])]
+    data[begin:end] = (numpy.frombuffer(bytes(data[begin:end]), kind) * kind(0.8)).tobytes()
+    second.write_bytes(data)
+
+
+def _write_lora(shapes: dict[str, list[int]], file: Path) -> None:
+    """A rank-2 LoRA, in kohya's names, on the query and value of the last self-attention layer."""
+    prefix = "model.diffusion_model.output_blocks.11.1.transformer_blocks.0.attn1."
+    random = numpy.random.default_rng(0)
+    tensors: dict[str, numpy.ndarray] = {}
+    for part in ("to_q", "to_v"):
+        out, into = shapes[f"{prefix}{part}.weight"]
+        name = f"lora_unet_up_blocks_3_attentions_2_transformer_blocks_0_attn1_{part}"
+        tensors[f"{name}.lora_up.weight"] = random.normal(size=(out, 2)).astype(numpy.float32)
+        tensors[f"{name}.lora_down.weight"] = random.normal(size=(2, into)).astype(numpy.float32)
+        tensors[f"{name}.alpha"] = numpy.array(2.0, numpy.float32)
+    header, offset = {}, 0
+    for name, tensor in tensors.items():
+        header[name] = {"dtype": "F32", "shape": list(tensor.shape), "data_offsets": [offset, offset + tensor.nbytes]}
+        offset += tensor.nbytes
+    text = json.dumps(header).encode()
+    file.write_bytes(struct.pack("<Q", len(text)) + text + b"".join(t.tobytes() for t in tensors.values()))

@@ -1,0 +1,135 @@
+"""Law 11: what cannot work is refused with one sentence that names the field, and nothing is generated."""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import Any
+
+import pytest
+
+from .client import Client, HttpError, controlled, request, same, with_script
+
+TEN_MEGABYTES = "cat " * 2_500_000
+
+#: (field that the message names, settings) on top of an otherwise valid request.
+MALFORMED: list[tuple[str, dict[str, Any]]] = [
+    ("enabled", {"enabled": "yes"}),
+    ("enabled", {"enabled": 1}),
+    ("enabled", {"enabled": None}),
+    ("source_prompt", {"source_prompt": ""}),
+    ("source_prompt", {"source_prompt": " \n "}),
+    ("source_prompt", {"source_prompt": None}),
+    ("source_prompt", {"source_prompt": ["a cat"]}),
+    ("source_prompt", {"source_prompt": TEN_MEGABYTES}),
+    ("more_targets", {"more_targets": ["a dog", "a bird"]}),
+    ("more_targets", {"more_targets": "a dog\n" * 40}),
+    ("more_targets", {"more_targets": TEN_MEGABYTES}),
+    ("method", {"method": "magic"}),
+    ("method", {"method": 0}),
+    ("method", {"method": TEN_MEGABYTES}),
+    ("start_step", {"start_step": "four"}),
+    ("start_step", {"start_step": -1}),
+    ("start_step", {"start_step": 2.5}),
+    ("start_step", {"start_step": math.nan}),
+    ("start_step", {"start_step": math.inf}),
+    ("start_step", {"start_step": 10**30}),
+    ("start_step", {"start_step": True}),
+    ("start_step", {"start_step": None}),
+    ("start_step", {"start_step": 9}),
+    ("end_step", {"end_step": 1}),
+    ("end_step", {"end_step": {"step": 4}}),
+    ("start_layer", {"start_layer": 99}),
+    ("start_layer", {"start_layer": "deep"}),
+    ("start_layer", {"start_layer": [[4]]}),
+    ("show_source", {"show_source": "maybe"}),
+    ("start_stp", {"start_stp": 4}),
+    ("{'a", {"{'a": TEN_MEGABYTES}),
+    ("catcat", {"cat" * 3_000_000: 1}),
+]
+POSITIONAL: list[tuple[str, list[Any]]] = [
+    ("enabled", [None]),
+    ("enabled", [[{"enabled": True}]]),
+    ("source_prompt", [True]),
+    ("source_prompt", [True, 5]),
+    ("method", [True, "a cat", "", "magic"]),
+    ("start_step", [True, "a cat", "", "mutual", "four"]),
+    ("show_source", [True, "a cat", "", "mutual", 4, None, None, "maybe"]),
+]
+
+
+def refused(client: Client, asked: dict[str, Any]) -> str:
+    """The sentence with which a request is refused."""
+    with pytest.raises(HttpError) as refusal:
+        client.txt2img(asked)
+    assert refusal.value.status == 422, refusal.value.body[:500]
+    message = refusal.value.message
+    assert message.startswith("MasaCtrl: ") and "\n" not in message and len(message) < 400, message[:1000]
+    return message
+
+
+@pytest.mark.parametrize(("field", "settings"), MALFORMED, ids=[f"{n}-{f[:20]}" for n, (f, _) in enumerate(MALFORMED)])
+def test_named_setting(client: Client, field: str, settings: dict[str, Any]) -> None:
+    assert field in refused(client, controlled(request(), **settings))
+
+
+@pytest.mark.parametrize(("field", "args"), POSITIONAL, ids=[f"{n}-{f}" for n, (f, _) in enumerate(POSITIONAL)])
+def test_positional_setting(client: Client, field: str, args: list[Any]) -> None:
+    assert field in refused(client, with_script(request(), "MasaCtrl", args))
+
+
+@pytest.mark.parametrize(
+    "args", [{"enabled": True}, "enabled", 7, [{"enabled": True}] * 5000], ids=["object", "text", "number", "many"]
+)
+def test_arguments_that_are_no_list(client: Client, args: Any) -> None:
+    """Whatever the host makes of these, it is an error and no image."""
+    with pytest.raises(HttpError) as refusal:
+        client.txt2img(with_script(request(), "MasaCtrl", args))
+    assert 400 <= refusal.value.status < 600
+
+
+def test_body_that_is_no_json(client: Client) -> None:
+    body = json.dumps(controlled(request())).encode()
+    with pytest.raises(HttpError):
+        client.post_bytes("/sdapi/v1/txt2img", body[:-3])
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        controlled(request("a cat AND a dog")),
+        controlled(request(), source_prompt="a cat AND a hat:0.5"),
+        controlled(request(), more_targets="a cat AND a dog"),
+        controlled(request(enable_hr=True, hr_upscaler="Latent", hr_prompt="a cat AND a dog")),
+    ],
+    ids=["target", "source", "more", "hires"],
+)
+def test_and_prompt(client: Client, asked: dict[str, Any]) -> None:
+    assert "AND" in refused(client, asked)
+
+
+@pytest.mark.parametrize(
+    ("hires", "option"),
+    [(False, "hypertile_enable_unet"), (True, "hypertile_enable_unet"), (True, "hypertile_enable_unet_secondpass")],
+)
+def test_hypertile(client: Client, hires: bool, option: str) -> None:
+    if option not in client.get("/sdapi/v1/options"):
+        pytest.skip("this WebUI has no Hypertile")
+    base = request(enable_hr=hires, hr_upscaler="Latent", denoising_strength=0.5, override_settings={option: True})
+    before = client.txt2img(request()).images
+    assert "Hypertile" in refused(client, controlled(base))
+    assert same(client.txt2img(request()).images, before)
+
+
+def test_upper_case_and_inside_a_word_is_no_conjunction(client: Client) -> None:
+    assert len(client.txt2img(controlled(request("a LAND, standing"), source_prompt="a BAND")).images) == 2
+
+
+def test_server_keeps_serving(client: Client) -> None:
+    """Refusals in a row leave both tabs as they were."""
+    plain, asked = request(batch_size=2), controlled(request())
+    before, before_controlled = client.txt2img(plain), client.txt2img(asked)
+    for _, settings in MALFORMED[:5]:
+        refused(client, controlled(request(), **settings))
+    assert same(client.txt2img(plain).images, before.images)
+    assert same(client.txt2img(asked).images, before_controlled.images)

@@ -1,0 +1,81 @@
+"""Law 10 on the product: what API, infotext and script list say agrees."""
+
+from __future__ import annotations
+
+import pytest
+
+from .client import Client, controlled, request, same, with_script
+
+TARGET, SOURCE = "a cat, standing", "a cat, sitting"
+LABELS = [
+    *("Enabled", "Source prompt", "More targets", "Method", "Start step", "End step", "Start layer", "Show source"),
+]
+
+
+def test_script_info(client: Client) -> None:
+    """One script per tab, with the settings in the order of positional arguments."""
+    entries = [entry for entry in client.get("/sdapi/v1/script-info") if entry["name"] == "masactrl"]
+    assert sorted(entry["is_img2img"] for entry in entries) == [False, True]
+    for entry in entries:
+        assert entry["is_alwayson"]
+        labels = [argument["label"] for argument in entry["args"]]
+        assert labels[1:] == LABELS[1:]
+        assert [argument["value"] for argument in entry["args"]] == [False, "", "", "mutual", 4, "", "", True]
+
+
+def test_positional_is_named(client: Client) -> None:
+    named = client.txt2img(controlled(request(TARGET), method="union"))
+    positional = with_script(request(TARGET), "MasaCtrl", [True, SOURCE, "", "union", 2, "", "4", True])
+    assert same(client.txt2img(positional).images, named.images)
+
+
+@pytest.mark.parametrize("args", [[], [{}], [False, "", "", "magic"], [{"enabled": False, "start_step": 3}]])
+def test_switched_off_is_plain(client: Client, args: list[object]) -> None:
+    """Law 1, also for a disabled accordion with nonsense in its fields."""
+    plain = client.txt2img(request(TARGET))
+    off = client.txt2img(with_script(request(TARGET), "MasaCtrl", args))
+    assert same(off.images, plain.images)
+    assert "MasaCtrl" not in off.infotexts[0]
+
+
+def test_infotext_reports_settings_and_result(client: Client) -> None:
+    """A run reports how many steps and layers were really controlled."""
+    result = client.txt2img(controlled(request(TARGET, sampler_name="Euler"), start_step=3, end_step=7))
+    target = result.infotexts[0]
+    assert "MasaCtrl enabled: True" in target
+    assert f'MasaCtrl source prompt: "{SOURCE}"' in target
+    assert "MasaCtrl start step: 3" in target and "MasaCtrl end step: 7" in target
+    assert "MasaCtrl result: 4 of 8 steps; " in target
+
+
+def test_infotext_of_each_branch(client: Client) -> None:
+    """A source's infotext makes the plain picture again, a target's the target."""
+    if not _takes_infotext(client):
+        pytest.skip("this WebUI has one infotext entry for the whole batch (before 1.9)")
+    result = client.txt2img(controlled(request(TARGET), more_targets="a dog, running"))
+    first, second, source = result.infotexts
+    assert "MasaCtrl branch: target 1" in first and "MasaCtrl more targets: " in first
+    assert "MasaCtrl branch: target 2" in second and "MasaCtrl more targets: " not in second
+    assert "MasaCtrl branch: source" in source and "MasaCtrl enabled" not in source
+
+
+def test_infotext_round_trip(client: Client) -> None:
+    """Law 10: pasting the target's infotext makes target and source again."""
+    if not _takes_infotext(client):
+        pytest.skip("this WebUI's API takes no infotext")
+    settings = {"method": "union", "start_step": 3, "end_step": 6, "start_layer": 7}
+    result = client.txt2img(controlled(request(TARGET, sampler_name="Euler a"), **settings))
+    again = client.txt2img({"infotext": result.infotexts[0]})
+    assert same(again.images, result.images)
+    plain = client.txt2img({"infotext": result.infotexts[1]})
+    assert len(plain.images) == 1
+
+
+def test_infotext_of_an_earlier_request_does_not_stay(client: Client) -> None:
+    client.txt2img(controlled(request(TARGET)))
+    assert "MasaCtrl" not in client.txt2img(request(TARGET)).infotexts[0]
+
+
+def _takes_infotext(client: Client) -> bool:
+    schemas = client.get("/openapi.json")["components"]["schemas"]
+    return "infotext" in schemas["StableDiffusionProcessingTxt2Img"]["properties"]

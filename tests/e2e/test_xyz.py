@@ -1,0 +1,112 @@
+"""X/Y/Z plot over the API: its cells are the pictures that direct requests make."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from .client import Client, HttpError, Pixels, controlled, encoded, request, same
+
+TARGET, SOURCE = "a cat, standing", "a cat, sitting"
+#: The plot's arguments, where they differ from the UI's defaults.
+CELLS_ONLY = {"Draw legend": False, "Include Sub Images": True, "Keep -1 for seeds": True}
+
+
+def plot(
+    client: Client, base: dict[str, Any], tab: str = "txt2img", **axes: tuple[str, str | list[str]]
+) -> list[Pixels]:
+    """The cells of a plot; ``X=("Start step", "2,4")``. A list is what the user picks from an axis's choices."""
+    labels = client.get("/fault/axes")[tab]
+    entries = client.get("/sdapi/v1/script-info")
+    entry = next(e for e in entries if e["name"] == "x/y/z plot" and e["is_img2img"] == (tab == "img2img"))
+    given: dict[tuple[str, int], Any] = {(label, 0): value for label, value in CELLS_ONLY.items()}
+    for axis in "XYZ":
+        label, values = axes.get(axis, ("Nothing", ""))
+        given[f"{axis} type", 0] = labels.index(label if label == "Nothing" else f"[MasaCtrl] {label}")
+        given[f"{axis} values", 0] = values if isinstance(values, str) else ""
+        given[f"{axis} values", 1] = [] if isinstance(values, str) else values
+    args, seen = [], dict.fromkeys((argument["label"] for argument in entry["args"]), 0)
+    for argument in entry["args"]:
+        label = argument["label"]
+        args.append(given.get((label, seen[label]), argument["value"]))
+        seen[label] += 1
+    asked = {**base, "script_name": "X/Y/Z plot", "script_args": args}
+    result = client.txt2img(asked) if tab == "txt2img" else client.img2img(asked)
+    return result.images[1:]  # the grid comes first
+
+
+def test_axes_are_registered_once(client: Client) -> None:
+    labels = ["Enabled", "Source prompt", "More targets", "Method", "Start step", "End step", "Start layer"]
+    for axes in client.get("/fault/axes").values():
+        mine = [label for label in axes if label.startswith("[MasaCtrl]")]
+        assert mine == [f"[MasaCtrl] {label}" for label in [*labels, "Show source"]]
+
+
+def test_start_step(client: Client) -> None:
+    base = request(TARGET)
+    cells = plot(client, controlled(base), X=("Start step", "0, 3, 8"))
+    direct = [client.txt2img(controlled(base, start_step=step)).images[0] for step in (0, 3, 8)]
+    assert same(cells, direct)
+    assert not same(cells[:1], cells[1:2])
+    assert same(cells[2:], client.txt2img({**base, "batch_size": 2}).images[:1])
+
+
+def test_choices_and_texts(client: Client) -> None:
+    """Method is picked from its choices, the source prompt is quoted text; two axes together."""
+    base = request(TARGET)
+    cells = plot(
+        client,
+        controlled(base),
+        X=("Method", ["mutual", "union"]),
+        Y=("Source prompt", f'"{SOURCE}","a dog, running"'),
+    )
+    direct = [
+        client.txt2img(controlled(base, method=method, source_prompt=source)).images[0]
+        for source in (SOURCE, "a dog, running")
+        for method in ("mutual", "union")
+    ]
+    assert same(cells, direct)
+    assert len({cell.tobytes() for cell in cells}) == 4
+
+
+@pytest.mark.parametrize("values", [["True", "False"], ["False", "True"]])
+def test_enabled(client: Client, values: list[str]) -> None:
+    """Control on and off in one plot: the cell without it is the plain image, in either order."""
+    base = request(TARGET)
+    cells = plot(client, controlled(base), X=("Enabled", values))
+    images = {
+        "True": client.txt2img(controlled(base)).images[0],
+        "False": client.txt2img(base).images[0],
+    }
+    assert same(cells, [images[value] for value in values])
+
+
+def test_hidden_source_and_layers(client: Client, layers: int) -> None:
+    base = request(TARGET)
+    cells = plot(client, controlled(base, show_source=False), X=("Start layer", f"auto,4,{layers}"))
+    direct = [client.txt2img(controlled(base, start_layer=layer)).images[0] for layer in ("auto", 4, layers)]
+    assert same(cells, direct)
+
+
+def test_img2img(client: Client) -> None:
+    picture = encoded(client.txt2img(request(SOURCE)).images[0])
+    base = request(TARGET, init_images=[picture], denoising_strength=0.6)
+    cells = plot(client, controlled(base), "img2img", X=("Start step", "1,3"))
+    direct = [client.img2img(controlled(base, start_step=step)).images[0] for step in (1, 3)]
+    assert same(cells, direct)
+    assert not same(cells[:1], cells[1:])
+
+
+def test_bad_value_is_refused_before_anything_is_made(client: Client) -> None:
+    """Law 11."""
+    with pytest.raises(HttpError, match="start_layer"):
+        plot(client, controlled(request(TARGET)), X=("Start layer", "4,deep"))
+
+
+def test_plot_leaves_no_setting_behind(client: Client) -> None:
+    base = request(TARGET)
+    before = client.txt2img(controlled(base)).images
+    plot(client, controlled(base), X=("Start step", "0,1"))
+    assert same(client.txt2img(controlled(base)).images, before)
+    assert len(client.txt2img(base).images) == 1
