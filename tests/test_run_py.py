@@ -130,7 +130,7 @@ def test_an_old_python_reads_the_file_and_gets_one_clear_line():
     old = text.replace("sys.version_info", "(3, 9, 2)")
     done = subprocess.run([sys.executable, "-c", old], capture_output=True, text=True)
     assert done.returncode == 1
-    assert done.stderr == "Python 3.10 or later is needed, but this is 3.9; start run.py with a newer one.\n"
+    assert done.stderr == "Python 3.11 or later is needed, but this is 3.9; start run.py with a newer one.\n"
 
 
 def test_only_the_standard_library_is_imported():

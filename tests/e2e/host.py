@@ -44,6 +44,7 @@ class HostPaths:
     checkout: Path
     python: Path
     checkpoint: Path
+    controlnet: Path | None = None
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] = os.environ) -> HostPaths | str:
@@ -65,7 +66,13 @@ class HostPaths:
         ):
             if not (path / inside).exists():
                 return f"NO REAL WEBUI TESTED: {path / inside} does not exist; set {name}."
-        return cls(Path(checkout).absolute(), python.absolute(), checkpoint.absolute())
+        controlnet = environment.get("MASACTRL_E2E_CONTROLNET", "")
+        return cls(
+            Path(checkout).absolute(),
+            python.absolute(),
+            checkpoint.absolute(),
+            Path(controlnet).absolute() if controlnet else None,
+        )
 
 
 @contextmanager
@@ -115,6 +122,8 @@ def running(paths: HostPaths, data: Path, *, with_extension: bool = True) -> Ite
 def prepare(paths: HostPaths, data: Path, *, with_extension: bool) -> None:
     """Fill the data folder: extensions, two checkpoints, a LoRA and a style."""
     shutil.copytree(Path(__file__).parent / "extension", data / "extensions" / "fault-injection")
+    if paths.controlnet:
+        shutil.copytree(paths.controlnet, data / "extensions" / "sd-webui-controlnet", symlinks=True)
     if with_extension:
         target = data / "extensions" / "sd-webui-masactrl"
         target.mkdir()

@@ -90,10 +90,11 @@ def keep_denoised(params):
 
 
 def hooks():
-    """What is hooked into the U-Nets in memory. Hypertile, once used, keeps wrappers of its own and marks them."""
+    """What is hooked into the U-Nets in memory, but for the marked wrappers that Hypertile and ControlNet leave."""
     models = [shared.sd_model, *getattr(sd_models.model_data, "loaded_sd_models", [])]
     modules = {module for model in models for module in model.model.diffusion_model.modules()}
-    forwards = [m for m in modules if "forward" in vars(m) and "__webui_hypertile_params" not in vars(m)]
+    others = {"__webui_hypertile_params", "original_forward_cn_hijack"}
+    forwards = [m for m in modules if "forward" in vars(m) and not others & set(vars(m))]
     ours = [m for m in modules if hasattr(vars(m).get("forward"), "is_masactrl_hook")]
     return {
         "forwards": len({*forwards, *ours}),
