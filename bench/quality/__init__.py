@@ -1,0 +1,1 @@
+"""Measures of identity, background and layout."""

@@ -1,0 +1,57 @@
+"""How far two pictures are apart in identity and in background; colours in CIE Lab."""
+
+from __future__ import annotations
+
+import numpy as np
+from PIL import Image, ImageFilter
+
+from bench.world import Layout, Scene, render
+from bench.world.identity import BODY_COLOURS, GROUND_COLOURS, SKY_COLOURS, Identity, srgb_to_lab
+
+DIRECTIONS = 64
+QUANTILES = 128
+
+
+def _directions() -> np.ndarray:
+    """Fixed unit vectors (DIRECTIONS, 3): the measure has no randomness of its own."""
+    vectors = np.random.default_rng(0).normal(size=(DIRECTIONS, 3))
+    unit: np.ndarray = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    return unit
+
+
+def sliced_wasserstein(first: np.ndarray, second: np.ndarray) -> float:
+    """Sliced 1-Wasserstein distance of two clouds of Lab colours (n, 3) and (m, 3), in Lab units.
+
+    The mean over directions is doubled: a pure shift by d then gives d, as in three dimensions |cos| averages 1/2.
+    """
+    levels = (np.arange(QUANTILES) + 0.5) / QUANTILES
+    directions = _directions()
+    one, two = (np.quantile(cloud @ directions.T, levels, axis=0) for cloud in (first, second))
+    return float(2 * np.abs(one - two).mean())
+
+
+def identity_distance(first: np.ndarray, first_mask: np.ndarray, second: np.ndarray, second_mask: np.ndarray) -> float:
+    """Distance of the foregrounds' colour distributions; pictures uint8 (h, w, 3), masks bool (h, w)."""
+    return sliced_wasserstein(srgb_to_lab(first[first_mask]), srgb_to_lab(second[second_mask]))
+
+
+def background_distance(
+    first: np.ndarray, first_mask: np.ndarray, second: np.ndarray, second_mask: np.ndarray
+) -> float:
+    """Mean Lab difference where both pictures show background; pictures uint8 (h, w, 3), foreground masks bool."""
+    shared = ~(first_mask | second_mask)
+    difference = srgb_to_lab(first[shared]) - srgb_to_lab(second[shared])
+    return float(np.linalg.norm(difference, axis=-1).mean())
+
+
+def expected_mask(layout: Layout, size: int = 64, margin: int = 1) -> np.ndarray:
+    """Where a creature of this layout must be, bool (size, size): the unjittered mask, `margin` pixels narrower."""
+    plain = Identity(BODY_COLOURS[0], "plain", BODY_COLOURS[0], SKY_COLOURS[0], GROUND_COLOURS[0])
+    mask = Image.fromarray(render(Scene(plain, layout), size)[1].astype(np.uint8) * 255)
+    return np.asarray(mask.filter(ImageFilter.MinFilter(2 * margin + 1))) > 0
+
+
+def covering_mask(layout: Layout, size: int = 64, margin: int = 3) -> np.ndarray:
+    """Where a creature of this layout may be, bool (size, size): the unjittered mask, `margin` pixels wider."""
+    widened = Image.fromarray(expected_mask(layout, size, 0).astype(np.uint8) * 255)
+    return np.asarray(widened.filter(ImageFilter.MaxFilter(2 * margin + 1))) > 0

@@ -1,0 +1,1 @@
+"""Training of the tiny checkpoint: tokenizer, autoencoder, U-Net with text encoder, export."""
