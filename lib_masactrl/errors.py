@@ -31,3 +31,7 @@ class UnsupportedCombinationError(MasaCtrlError):
 
 class BatchLayoutError(MasaCtrlError):
     """A U-Net call holds other rows than the branches that were announced for it."""
+
+
+class InversionError(MasaCtrlError):
+    """An image cannot be inverted, or its trajectory does not hold what sampling asks for."""

@@ -248,8 +248,10 @@ class MasaCtrlSettings:
 
     def to_infotext(self) -> dict[str, str]:
         """Infotext entries of every setting that differs from its default; nothing when disabled."""
-        if not self.enabled:
-            return {}
+        return self.changes() if self.enabled else {}
+
+    def changes(self) -> dict[str, str]:
+        """Infotext entries of every setting that differs from its default, ``enabled`` like any other."""
         return {
             setting.infotext_key: str(getattr(self, setting.key))
             for setting in SETTINGS

@@ -21,6 +21,7 @@ ALLOWED = {
     "schedule": {"errors"},
     "branches": {"errors"},
     "layers": {"errors"},
+    "inversion": {"errors"},
     "attention": {"branches"},
     "control": {"attention", "branches", "errors", "schedule"},
     "patching": {"control", "layers"},

@@ -1,0 +1,108 @@
+"""Make the demo picture: ``python run.py demo``, or ``python -m demo`` where the requirements are installed."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+from pathlib import Path
+
+from PIL import Image
+
+from demo.sheet import Row, draw_sheet
+from lib_masactrl.errors import MasaCtrlError, SettingsError
+from lib_masactrl.host.standalone.checkpoint import DiffusionModel, load_checkpoint
+from lib_masactrl.host.standalone.pictures import to_pictures
+from lib_masactrl.host.standalone.sampling import BranchPrompts, SamplingPlan, control_for, sample_latents
+from lib_masactrl.settings import MasaCtrlSettings
+
+log = logging.getLogger("demo")
+
+ROOT = Path(__file__).resolve().parent.parent
+CHECKPOINT = ROOT / "demo" / "checkpoint" / "creatures.safetensors"
+
+WHAT_TO_LOOK_AT = """\
+Each row is one seed. The captions say where the creature is and what it does, not what it looks like.
+  left    the source picture
+  middle  the target caption without control: the new pose, and a creature in other colours
+  right   the target caption with mutual self-attention: the new pose, in the source's colours and pattern\
+"""
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Make the picture; returns the exit status (0, or 2 for an argument that is not allowed)."""
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    options = _parser().parse_args(arguments)
+    try:
+        path = make_demo(options)
+    except MasaCtrlError as error:
+        sys.stderr.write(f"{error}\n")
+        return 2
+    sys.stdout.write(f"\nThe picture is {path}\n{WHAT_TO_LOOK_AT}\n")
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python run.py demo", description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--checkpoint", type=Path, default=CHECKPOINT, help=".safetensors file, its .yaml beside it")
+    parser.add_argument("--source-prompt", default="a cat standing on the left")
+    parser.add_argument("--prompt", default="a cat jumping on the right")
+    parser.add_argument("--sampler", default="DDIM")
+    parser.add_argument("--steps", type=int, default=50)
+    parser.add_argument("--cfg-scale", type=float, default=7.5)
+    parser.add_argument("--start-step", default=4, help="S; default: %(default)s")
+    parser.add_argument("--start-layer", default=None, help="L; default: 10 of 16")
+    parser.add_argument("--seed", type=int, default=1, help="of the first row; default: %(default)s")
+    parser.add_argument("--rows", type=int, default=3, help="how many seeds; default: %(default)s")
+    parser.add_argument("--size", type=int, default=64, help="pixels of each side; default: %(default)s")
+    parser.add_argument("--device", help="cpu, cuda or cuda:N; default: CUDA where there is one")
+    parser.add_argument("--output", type=Path, default=ROOT / "outputs" / "demo.png", help="default: %(default)s")
+    return parser
+
+
+def make_demo(options: argparse.Namespace) -> Path:
+    """Sample the pictures, write the sheet and return its path.
+
+    Raises:
+        MasaCtrlError: an option is not allowed, or the checkpoint cannot be loaded.
+    """
+    if not 1 <= options.rows <= 16:
+        raise SettingsError(f"rows is {options.rows}, but it takes 1 to 16; correct rows.")
+    if not 0 <= options.seed < 2**32:
+        raise SettingsError(f"seed is {options.seed}, but it takes 0 to {2**32 - 1}; correct seed.")
+    settings = MasaCtrlSettings(
+        enabled=True,
+        source_prompt=options.source_prompt,
+        start_step=options.start_step,
+        start_layer=options.start_layer,
+    )
+    plan = SamplingPlan(options.sampler, options.steps, options.cfg_scale, options.size, options.size)
+    model = load_checkpoint(options.checkpoint, options.device)
+    seeds = tuple(range(options.seed, options.seed + options.rows))
+    rows = _sample(model, settings, plan, BranchPrompts.of_settings(settings, options.prompt, seeds))
+    sheet = draw_sheet(rows, (options.source_prompt, options.prompt))
+    return _write(sheet, options.output)
+
+
+def _sample(model: DiffusionModel, settings: MasaCtrlSettings, plan: SamplingPlan, batch: BranchPrompts) -> list[Row]:
+    """One row per seed. The same batch twice, so that nothing differs but control."""
+    log.info("Without control:")
+    plain = to_pictures(model.decode(sample_latents(model, batch, plan, progress=True)))
+    log.info("With mutual self-attention:")
+    control = control_for(model, settings, plan.steps)
+    controlled = to_pictures(model.decode(sample_latents(model, batch, plan, control, progress=True)))
+    groups = len(batch.seeds)  # targets first, sources last
+    return [Row(seed, controlled[groups + i], plain[i], controlled[i]) for i, seed in enumerate(batch.seeds)]
+
+
+def _write(sheet: Image.Image, path: Path) -> Path:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        sheet.save(path, format="PNG")
+    except OSError as error:
+        raise SettingsError(f"output is {path}, which cannot be written ({error}); give another file.") from error
+    return path
+
+
+if __name__ == "__main__":
+    sys.exit(main())

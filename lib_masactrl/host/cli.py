@@ -1,0 +1,166 @@
+"""The command line of the standalone host: ``python -m lib_masactrl generate ...`` and ``... edit IMAGE ...``."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import secrets
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import NoReturn
+
+from lib_masactrl.errors import MasaCtrlError, SettingsError
+from lib_masactrl.settings import SETTINGS, MasaCtrlSettings
+from lib_masactrl.version import VERSION
+
+# torch, ldm and diffusers take seconds to import: the functions below do so once the arguments have proved right.
+
+#: Settings that are no flag of their own: generating is what enables control, and --more-targets is repeatable.
+_NO_PLAIN_FLAG = ("enabled", "more_targets")
+
+_MAXIMUM_SEED = 2**32 - 1
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit status (0 done, 2 something given is not allowed, 130 interrupted)."""
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    try:
+        options = _parser().parse_args(arguments)
+        options.run(options)
+    except MasaCtrlError as error:
+        sys.stderr.write(f"{error}\n")
+        return 2
+    except ModuleNotFoundError as error:
+        sys.stderr.write(
+            f"The package {error.name} is not installed; run pip install -r requirements/demo.txt "
+            "and then pip install --no-deps -r requirements/no-deps.txt.\n"
+        )
+        return 2
+    except KeyboardInterrupt:
+        sys.stderr.write("Interrupted.\n")
+        return 130
+    return 0
+
+
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong in one line, as every other refusal of ours."""
+
+    def error(self, message: str) -> NoReturn:
+        raise SettingsError(f"{message} (see {self.prog} --help)")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(prog="python -m lib_masactrl", description="MasaCtrl on a Stable Diffusion 1.x checkpoint.")
+    parser.add_argument("--version", action="version", version=VERSION)
+    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    generate = commands.add_parser("generate", help="make a source image and targets that keep its identity")
+    _add_common(generate, source_prompt_required=True)
+    generate.add_argument("--seed", type=int, default=-1, help="-1, the default, draws one")
+    generate.add_argument("--width", type=int, default=512, help="pixels; default: %(default)s")
+    generate.add_argument("--height", type=int, default=512, help="pixels; default: %(default)s")
+    generate.add_argument("--count", type=int, default=1, help="sources with their targets, seed after seed")
+    generate.set_defaults(run=_generate)
+    edit = commands.add_parser("edit", help="make targets that keep the identity of a picture of yours")
+    edit.add_argument("image", type=Path, metavar="IMAGE", help="the picture; any size and format that Pillow reads")
+    _add_common(edit, source_prompt_required=False)
+    edit.add_argument("--width", type=int, help="pixels; default: the picture's, 768 at most")
+    edit.add_argument("--height", type=int, help="pixels; default: the picture's, 768 at most")
+    edit.add_argument("--refine", type=int, default=0, help="fixed-point iterations per inversion step; default: 0")
+    edit.add_argument("--no-rectify", action="store_true", help="let the source drift from the picture's trajectory")
+    edit.set_defaults(run=_edit)
+    return parser
+
+
+def _add_common(parser: argparse.ArgumentParser, source_prompt_required: bool) -> None:
+    parser.add_argument("--checkpoint", type=Path, required=True, help=".safetensors file with its .yaml beside it")
+    parser.add_argument("--prompt", required=True, help="target prompt: the new pose, view or action")
+    _add_settings(parser, source_prompt_required)
+    _add_sampling(parser)
+    parser.add_argument("--device", help="cpu, cuda or cuda:N; default: CUDA where there is one")
+    parser.add_argument("--half", action="store_true", help="U-Net in float16 (CUDA only)")
+    parser.add_argument("--output", type=Path, default=Path("outputs"), help="folder; default: %(default)s")
+    parser.add_argument("--without-control", action="store_true", help="the same batch as plain images")
+
+
+def _add_settings(parser: argparse.ArgumentParser, source_prompt_required: bool) -> None:
+    group = parser.add_argument_group("control")
+    for setting in SETTINGS:
+        if setting.key not in _NO_PLAIN_FLAG:
+            default = f"; default: {setting.default}" if setting.default not in (None, "") else ""
+            group.add_argument(
+                f"--{setting.key.replace('_', '-')}",
+                metavar="|".join(getattr(setting, "choices", ())) or None,
+                required=source_prompt_required and setting.key == "source_prompt",
+                help=(setting.help + default).replace("%", "%%"),
+            )
+    group.add_argument("--more-targets", action="append", help="a further target prompt; may be given several times")
+
+
+def _add_sampling(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("sampling")
+    group.add_argument("--negative-prompt", default="")
+    group.add_argument("--sampler", default="DDIM", help="default: %(default)s")
+    group.add_argument("--steps", type=int, default=50, help="default: %(default)s")
+    group.add_argument("--cfg-scale", type=float, default=7.5, help="default: %(default)s")
+
+
+def _settings(options: argparse.Namespace, enabled: bool) -> MasaCtrlSettings:
+    keys = (setting.key for setting in SETTINGS if setting.key not in _NO_PLAIN_FLAG)
+    given = {key: getattr(options, key) for key in keys if getattr(options, key) is not None}
+    more = "\n".join(options.more_targets or ())
+    return MasaCtrlSettings.from_mapping({**given, "more_targets": more, "enabled": enabled})
+
+
+def _seeds(options: argparse.Namespace) -> range:
+    if not 1 <= options.count <= 1000:
+        raise SettingsError(f"count is {options.count}, but it takes 1 to 1000; correct count.")
+    if not -1 <= options.seed <= _MAXIMUM_SEED:
+        raise SettingsError(f"seed is {options.seed}, but it takes -1 to {_MAXIMUM_SEED}; correct seed.")
+    first = secrets.randbelow(_MAXIMUM_SEED) if options.seed == -1 else options.seed
+    return range(first, first + options.count)
+
+
+def _generate(options: argparse.Namespace) -> None:
+    settings, seeds = _settings(options, enabled=True), _seeds(options)
+    from lib_masactrl.host.standalone.checkpoint import load_checkpoint
+    from lib_masactrl.host.standalone.results import Run
+    from lib_masactrl.host.standalone.sampling import BranchPrompts, SamplingPlan, control_for, sample_latents
+
+    plan = SamplingPlan(options.sampler, options.steps, options.cfg_scale, options.width, options.height)
+    model = load_checkpoint(options.checkpoint, options.device, options.half)
+    for seed in seeds:
+        batch = BranchPrompts.of_settings(settings, options.prompt, (seed,), options.negative_prompt)
+        control = None if options.without_control else control_for(model, settings, plan.steps)
+        decoded = model.decode(sample_latents(model, batch, plan, control, progress=True))
+        run = Run(model, settings, batch, plan, control)
+        _tell(run.write(decoded, options.output, f"seed-{seed}", {"Seed": seed}))
+
+
+def _edit(options: argparse.Namespace) -> None:
+    # Not enabled: such settings take an empty source prompt, and the infotext of an edit, pasted into a WebUI, does not
+    # switch on control there without the picture.
+    settings = _settings(options, enabled=False)
+    from lib_masactrl.host.standalone.checkpoint import load_checkpoint
+    from lib_masactrl.host.standalone.editing import edit_picture, plan_for
+    from lib_masactrl.host.standalone.reading import read_picture
+    from lib_masactrl.host.standalone.real_image import InversionPlan
+    from lib_masactrl.host.standalone.results import Run
+    from lib_masactrl.host.standalone.sampling import BranchPrompts, SamplingPlan, control_for
+
+    sampler, steps, source_prompt = options.sampler, options.steps, settings.source_prompt
+    inversion = InversionPlan(sampler, steps, source_prompt, options.refine, not options.no_rectify)
+    unsized = SamplingPlan(sampler, steps, options.cfg_scale)
+    picture = read_picture(options.image)
+    model = load_checkpoint(options.checkpoint, options.device, options.half)
+    plan = plan_for(model, unsized, picture, options.width, options.height)
+    batch = BranchPrompts.of_settings(settings, options.prompt, (0,), options.negative_prompt)
+    control = None if options.without_control else control_for(model, settings, steps)
+    run = Run(model, settings, batch, plan, control)
+    decoded, entries = edit_picture(run, picture, inversion)
+    _tell(run.write(decoded, options.output, "edit", entries))
+
+
+def _tell(paths: Iterable[Path]) -> None:
+    for path in paths:
+        sys.stdout.write(f"{path}\n")

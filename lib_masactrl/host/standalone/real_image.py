@@ -1,0 +1,143 @@
+"""A real image as the source branch: inverted on the sampler's own schedule, and kept on its trajectory."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from lib_masactrl.branches import Branch
+from lib_masactrl.errors import SettingsError
+from lib_masactrl.host.standalone.checkpoint import DiffusionModel
+from lib_masactrl.host.standalone.guidance import GuidedPrediction
+from lib_masactrl.host.standalone.samplers import SAMPLERS, noise_levels, scheduler_for
+from lib_masactrl.inversion import Denoise, SourceTrajectory, invert
+
+#: More iterations than this no step needs: float32 does not resolve what they would still change.
+MAXIMUM_REFINEMENTS = 100
+
+
+@dataclass(frozen=True)
+class InversionPlan:
+    """How to invert; steps and sampler are those of sampling.
+
+    Attributes:
+        source_prompt: describes the image; empty is allowed and what the paper takes.
+        refinements: fixed-point iterations per inversion step; each costs one more U-Net call per step.
+        rectify: put the source branch back on its trajectory before every U-Net call.
+
+    Raises:
+        SettingsError: a value is not allowed.
+    """
+
+    sampler: str
+    steps: int
+    source_prompt: str = ""
+    refinements: int = 0
+    rectify: bool = True
+
+    def __post_init__(self) -> None:
+        allowed = [name for name, sampler in SAMPLERS.items() if not sampler.draws_noise]
+        if self.sampler not in allowed:
+            raise SettingsError(
+                f"sampler is {self.sampler!r}, but a real image needs a sampler that draws no noise: "
+                f"one of {', '.join(allowed)}; correct sampler."
+            )
+        if not 0 <= self.refinements <= MAXIMUM_REFINEMENTS:
+            raise SettingsError(f"refine is {self.refinements}, but it takes 0 to {MAXIMUM_REFINEMENTS}; correct it.")
+
+
+@dataclass(frozen=True, eq=False)
+class InvertedImage:
+    """Where branches start, and where the source branch is at each evaluation, in the sampler's own coordinates.
+
+    Attributes:
+        levels: noise level of each U-Net call in order, and that of the result.
+        exploding: see :class:`~lib_masactrl.host.standalone.samplers.Sampler`.
+        rectify: whether :meth:`rectified` does anything.
+    """
+
+    trajectory: SourceTrajectory
+    levels: tuple[float, ...]
+    exploding: bool
+    rectify: bool
+
+    def at(self, evaluation: int) -> Tensor:
+        """The image's latents (1, channels, h, w) at U-Net call ``evaluation``, or, past the last, in the result."""
+        level = self.levels[evaluation]
+        return self.trajectory.at(level) / _scale(level, self.exploding)
+
+    def start(self, rows: int, levels: tuple[float, ...]) -> Tensor:
+        """The inverted latent once per row, for sampling through ``levels``.
+
+        Raises:
+            SettingsError: the image was inverted through other levels.
+        """
+        if levels != self.levels:
+            raise SettingsError(
+                "The image was inverted for another sampler or number of steps than it is sampled with; "
+                "use the same for both."
+            )
+        return self.at(0).repeat(rows, 1, 1, 1)
+
+    def rectified(self, latents: Tensor, branches: tuple[Branch, ...], evaluation: int) -> Tensor:
+        """``latents`` (branches, channels, h, w) with every source branch back on the trajectory."""
+        if not self.rectify:
+            return latents
+        on_trajectory = self.at(evaluation)[0]
+        return torch.stack([on_trajectory if b.is_source else row for b, row in zip(branches, latents)])
+
+
+def _scale(sigma: float, exploding: bool) -> float:
+    """Variance-exploding latents over those of a sampler."""
+    return 1.0 if exploding else math.sqrt(1 + sigma**2)
+
+
+@torch.no_grad()
+def invert_image(model: DiffusionModel, latent: Tensor, plan: InversionPlan, progress: bool = False) -> InvertedImage:
+    """Invert ``latent`` (1, channels, h, w), at the U-Net's scale, through the noise levels of the plan's sampler.
+
+    Args:
+        progress: show a bar on standard error.
+
+    Raises:
+        InversionError: a number that is not finite appeared.
+    """
+    scheduler = scheduler_for(model, plan.sampler, plan.steps)
+    levels, exploding = noise_levels(scheduler), SAMPLERS[plan.sampler].exploding
+    ascending = sorted(set(levels))  # Heun evaluates twice at one level
+    denoise = _denoise(model, plan.source_prompt, dict(zip(levels, scheduler.timesteps)))
+    with _counted(denoise, (len(ascending) - 1) * (1 + plan.refinements), progress) as counted:
+        trajectory = invert(latent * _scale(levels[-1], exploding), ascending, counted, plan.refinements)
+    return InvertedImage(trajectory, levels, exploding, plan.rectify)
+
+
+def _denoise(model: DiffusionModel, prompt: str, timesteps: dict[float, Tensor]) -> Denoise:
+    """The model at guidance 1; ``timesteps`` holds the timestep at which the sampler evaluates each noise level."""
+    predict = GuidedPrediction(model, [prompt], "", [1.0])
+    predicts_v = model.config.prediction_type == "v_prediction"
+
+    def denoise(x: Tensor, sigma: float) -> Tensor:
+        scale = _scale(sigma, exploding=False)
+        predicted = predict(x / scale, timesteps[sigma])
+        if predicts_v:  # v = (eps - sigma * x0) / scale
+            return (x / scale - sigma * predicted) / scale
+        return x - sigma * predicted
+
+    return denoise
+
+
+@contextmanager
+def _counted(denoise: Denoise, evaluations: int, progress: bool) -> Iterator[Denoise]:
+    with tqdm(total=evaluations, desc="Inversion", disable=not progress, unit="call", leave=False) as bar:
+
+        def counted(x: Tensor, sigma: float) -> Tensor:
+            bar.update()
+            return denoise(x, sigma)
+
+        yield counted
