@@ -108,7 +108,10 @@ def running(paths: HostPaths, data: Path, *, with_extension: bool = True) -> Ite
             client = Client(f"http://127.0.0.1:{port}")
             _wait_until_up(client, server, data / "server.log")
             options = client.get("/sdapi/v1/options")
-            client.post("/sdapi/v1/options", {name: options[name] for name in OVERRIDDEN if name in options})
+            written_down = {name: options[name] for name in OVERRIDDEN if name in options}
+            # A1111 1.6 writes images into its own folder unless told where to.
+            folders = {f"outdir_{tab}_samples": str(data / "outputs" / tab) for tab in ("txt2img", "img2img")}
+            client.post("/sdapi/v1/options", {**written_down, **folders})
             yield client
         finally:
             server.terminate()
@@ -150,16 +153,21 @@ def prepare(paths: HostPaths, data: Path, *, with_extension: bool) -> None:
 
 
 def _wait_until_up(client: Client, server: subprocess.Popen[bytes], log: Path) -> None:
-    """Bounded polling, until the API answers with the model loaded."""
+    """Bounded polling, until the API answers with the model loaded.
+
+    Not one request before the host's log says that it has started: A1111 adds its middleware to a server that already
+    listens, and fails over it ("Cannot add middleware after an application has started") if a request came first.
+    """
     give_up = time.monotonic() + BOOT_SECONDS
     while time.monotonic() < give_up and server.poll() is None:
-        try:
-            client.get("/sdapi/v1/options")
-            client.get("/fault/hooks")
-        except (OSError, HttpError):
-            time.sleep(0.3)
-        else:
-            return
+        if b"Startup time" in log.read_bytes():
+            try:
+                client.get("/sdapi/v1/options")
+                client.get("/fault/hooks")
+                return
+            except (OSError, HttpError):
+                pass  # the model is still being loaded
+        time.sleep(0.3)
     tail = log.read_text(encoding="utf-8", errors="replace")[-4000:]
     raise RuntimeError(f"The WebUI did not come up (exit code {server.poll()}). Its log ends:\n{tail}")
 

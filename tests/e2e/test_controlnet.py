@@ -1,7 +1,11 @@
-"""Beside the ControlNet extension: what cannot be combined is refused by name, and nothing of either is left."""
+"""Beside the ControlNet extension: what cannot be combined is refused by name, and nothing of ours is left.
+
+To be run alone, ``MASACTRL_E2E_CONTROLNET`` set: the other files count every hook, and ControlNet leaves its own.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy
@@ -14,6 +18,12 @@ from .client import Client, HttpError, controlled, encoded, request, same, with_
 def controlnet(client: Client) -> None:
     if "controlnet" not in client.get("/sdapi/v1/scripts")["txt2img"]:
         pytest.skip("NO CONTROLNET TESTED: set MASACTRL_E2E_CONTROLNET to the folder of the ControlNet extension.")
+
+
+@pytest.fixture(autouse=True)
+def leaves_no_hook(client: Client) -> Iterator[None]:
+    yield
+    assert client.get("/fault/hooks")["ours"] == 0
 
 
 def unit(module: str, **changes: Any) -> dict[str, Any]:

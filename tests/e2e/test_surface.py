@@ -14,7 +14,7 @@ LABELS = [
 
 def test_script_info(client: Client) -> None:
     """One script per tab, with the settings in the order of positional arguments."""
-    entries = [entry for entry in client.get("/sdapi/v1/script-info") if entry["name"] == "masactrl"]
+    entries = [entry for entry in client.script_info() if entry["name"] == "masactrl"]
     assert sorted(entry["is_img2img"] for entry in entries) == [False, True]
     for entry in entries:
         assert entry["is_alwayson"]

@@ -18,7 +18,7 @@ def plot(
 ) -> list[Pixels]:
     """The cells of a plot; ``X=("Start step", "2,4")``. A list is what the user picks from an axis's choices."""
     labels = client.get("/fault/axes")[tab]
-    entries = client.get("/sdapi/v1/script-info")
+    entries = client.script_info()
     entry = next(e for e in entries if e["name"] == "x/y/z plot" and e["is_img2img"] == (tab == "img2img"))
     given: dict[tuple[str, int], Any] = {(label, 0): value for label, value in CELLS_ONLY.items()}
     for axis in "XYZ":

@@ -90,14 +90,14 @@ def keep_denoised(params):
 
 
 def hooks():
-    """What is hooked into the U-Nets in memory, but for the marked wrappers that Hypertile and ControlNet leave."""
+    """What is hooked into the U-Nets in memory, but for the wrappers of its own that Hypertile leaves and marks."""
     models = [shared.sd_model, *getattr(sd_models.model_data, "loaded_sd_models", [])]
     modules = {module for model in models for module in model.model.diffusion_model.modules()}
-    others = {"__webui_hypertile_params", "original_forward_cn_hijack"}
-    forwards = [m for m in modules if "forward" in vars(m) and not others & set(vars(m))]
+    forwards = [m for m in modules if "forward" in vars(m) and "__webui_hypertile_params" not in vars(m)]
     ours = [m for m in modules if hasattr(vars(m).get("forward"), "is_masactrl_hook")]
     return {
         "forwards": len({*forwards, *ours}),
+        "ours": len(ours),
         "callbacks": len(script_callbacks.callback_map["callbacks_cfg_denoiser"]),
         "pre_hooks": sum(len(module._forward_pre_hooks) for module in modules),
     }
