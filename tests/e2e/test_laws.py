@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from .client import Client, controlled, fault, largest_difference, request, same
+from .client import Client, HttpError, controlled, fault, largest_difference, request, same
 from .host import HostPaths, running
 
 SAMPLERS = ["DDIM", "Euler", "Euler a", "DPM++ 2M", "DPM++ SDE", "Heun", "UniPC", "LCM"]
@@ -85,3 +85,23 @@ def test_disabled_is_the_host_without_the_extension(
             assert same(first.images, expected.images), one
             assert same(second.images, expected.images), one
             assert second.info["infotexts"] == expected.info["infotexts"]
+
+
+def test_every_scheduler_of_the_host(client: Client) -> None:
+    """Law 2, and control inside the window, whatever the noise levels are."""
+    try:
+        schedulers = [entry["label"] for entry in client.get("/sdapi/v1/schedulers")]
+    except HttpError:
+        pytest.skip("this WebUI's schedules are part of its samplers")
+    for scheduler in schedulers:
+        base = request(TARGET, sampler_name="Euler", scheduler=scheduler)
+        result = client.txt2img(fault(controlled(base), trace=True))
+        trace = client.trace()
+        plain = client.txt2img(fault(request(SOURCE, **_schedule(base), seed=10, batch_size=2), trace=True))
+        assert same([x[1] for x in trace], [x[1] for x in client.trace()]), scheduler
+        assert same([result.images[1]], [plain.images[1]]), scheduler
+        assert "MasaCtrl result: 6 of 8 steps" in result.infotexts[0], scheduler
+
+
+def _schedule(base: dict[str, object]) -> dict[str, object]:
+    return {name: base[name] for name in ("sampler_name", "scheduler")}

@@ -121,6 +121,15 @@ def test_hypertile(client: Client, hires: bool, option: str) -> None:
     assert same(client.txt2img(request()).images, before)
 
 
+def test_compiled_unet(client: Client) -> None:
+    """TensorRT and ONNX U-Nets bypass the attention modules: refused, and served again without."""
+    before = client.txt2img(controlled(request())).images
+    compiled = {"override_settings": {"sd_unet": "[Fault] compiled"}}
+    client.txt2img(request(**compiled))
+    assert "SD Unet is set to [Fault] compiled" in refused(client, controlled(request(**compiled)))
+    assert same(client.txt2img(controlled(request())).images, before)
+
+
 def test_upper_case_and_inside_a_word_is_no_conjunction(client: Client) -> None:
     assert len(client.txt2img(controlled(request("a LAND, standing"), source_prompt="a BAND")).images) == 2
 

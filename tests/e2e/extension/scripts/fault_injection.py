@@ -18,7 +18,7 @@ import io
 import gradio as gr
 import numpy
 import torch
-from modules import script_callbacks, scripts, sd_models, shared
+from modules import script_callbacks, scripts, sd_models, sd_unet, shared
 from torch.nn.modules.module import register_module_forward_pre_hook
 
 
@@ -124,6 +124,20 @@ def trace():
     return {"npz": base64.b64encode(file.getvalue()).decode("ascii")}
 
 
+class CompiledOption(sd_unet.SdUnetOption):
+    """Stands for a compiled U-Net (TensorRT, ONNX): the host then calls it instead of the checkpoint's modules."""
+
+    model_name, label = "no checkpoint's name", "[Fault] compiled"
+
+    def create_unet(self):
+        return Compiled()
+
+
+class Compiled(sd_unet.SdUnet):
+    def forward(self, x, timesteps, context, *args, **kwargs):
+        return torch.zeros_like(x)
+
+
 def add_routes(_, app):
     for route in (hooks, memory, axes, trace):
         app.add_api_route(f"/fault/{route.__name__}", route, methods=["GET"])
@@ -131,3 +145,4 @@ def add_routes(_, app):
 
 script_callbacks.on_cfg_after_cfg(keep_denoised)
 script_callbacks.on_app_started(add_routes)
+script_callbacks.on_list_unets(lambda options: options.append(CompiledOption()))
