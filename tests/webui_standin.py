@@ -152,8 +152,10 @@ def installed() -> Iterator[StandIn]:
     parts = {name: getattr(host, name) for name in ("script_callbacks", "shared", "sd_unet", "prompt_parser")}
     fakes = {"modules": package, **{f"modules.{name}": part for name, part in parts.items()}}
     vars(package).update(parts)
-    before = {name: sys.modules.get(name) for name in (*fakes, "lib_masactrl.host.a1111")}
-    sys.modules.pop("lib_masactrl.host.a1111", None)
+    over_it = ("lib_masactrl.host.a1111", "lib_masactrl.host.refusals")
+    before = {name: sys.modules.get(name) for name in (*fakes, *over_it)}
+    for name in over_it:
+        sys.modules.pop(name, None)
     sys.modules.update(fakes)
     try:
         yield host

@@ -75,6 +75,7 @@ def export(work: Path, out: Path) -> None:
     out.mkdir(parents=True, exist_ok=True)
     state = checkpoint_state(work)
     save_file(state, out / f"{NAME}.safetensors", metadata={"format": "pt"})
+    (out / f"{NAME}.safetensors").chmod(0o644)  # `save_file` makes it readable for its owner alone
     OmegaConf.save(OmegaConf.create(model_config()), out / f"{NAME}.yaml")
     write_tokenizer(out / "tokenizer", CLIP_CONFIG)
     log.info("%s: %d tensors, %.1f MB", out, len(state), (out / f"{NAME}.safetensors").stat().st_size / 1e6)

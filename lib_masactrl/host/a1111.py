@@ -11,15 +11,15 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
-from modules import prompt_parser, script_callbacks, sd_unet, shared
+from modules import script_callbacks, shared
 from torch import nn
 
 from lib_masactrl.branches import BatchLayout
 from lib_masactrl.control import METHODS, MutualSelfAttentionControl
-from lib_masactrl.errors import MasaCtrlError, SettingsError, UnsupportedCombinationError, UnsupportedModelError
+from lib_masactrl.errors import MasaCtrlError, SettingsError, UnsupportedCombinationError
 from lib_masactrl.host import infotext
 from lib_masactrl.host.batch import BranchBatch
-from lib_masactrl.layers import self_attention_layers
+from lib_masactrl.host.refusals import check_model, check_network, check_prompts, check_reference_units, unet_of
 from lib_masactrl.patching import attached
 from lib_masactrl.schedule import ControlWindow, default_start_layer
 from lib_masactrl.settings import MasaCtrlSettings
@@ -66,10 +66,10 @@ def prepare(p: Any) -> None:
     batch = getattr(p, BATCH, None)
     if batch is None:
         return
-    _check_model(batch.settings)
+    check_model(batch.settings)
     batch.write_branches(p, lambda prompt: shared.prompt_styles.apply_styles_to_prompt(prompt, p.styles))
-    _check_prompts([*p.all_prompts, *(getattr(p, "all_hr_prompts", None) or [])])
-    _check_reference_units(p)
+    check_prompts([*p.all_prompts, *(getattr(p, "all_hr_prompts", None) or [])])
+    check_reference_units(p)
     infotext.write(p, batch)
     _wrap_sample(p, batch)
 
@@ -119,69 +119,6 @@ def _refuse(p: Any, error: Exception) -> None:
     _wrap(p, "init", init)
 
 
-def _check_model(settings: MasaCtrlSettings) -> None:
-    unet = _unet(shared.sd_model)
-    layers = len(self_attention_layers(unet))
-    if settings.start_layer is not None and settings.start_layer > layers:
-        raise SettingsError(
-            f"MasaCtrl: start_layer is {settings.start_layer}, but the loaded model has {layers} self-attention "
-            f"layers; give 0 to {layers} ({layers} controls none) or leave it empty for the automatic value."
-        )
-
-
-def _unet(sd_model: Any) -> nn.Module:
-    """The U-Net of a loaded checkpoint: A1111 keeps it in ``model``, the Forge family in ``forge_objects``.
-
-    Raises:
-        UnsupportedModelError: no checkpoint is loaded, or its network is no U-Net.
-    """
-    holder = getattr(getattr(sd_model, "forge_objects", None), "unet", None) or sd_model
-    unet = getattr(getattr(holder, "model", None), "diffusion_model", None)
-    if not isinstance(unet, nn.Module):
-        raise UnsupportedModelError(
-            f"MasaCtrl: {type(sd_model).__name__} has no U-Net; load a Stable Diffusion 1.x, 2.x or SDXL checkpoint."
-        )
-    return unet
-
-
-def _check_prompts(prompts: list[str]) -> None:
-    for prompt in dict.fromkeys(prompts):
-        indexes, *_ = prompt_parser.get_multicond_prompt_list([prompt])
-        if len(indexes[0]) > 1:
-            raise UnsupportedCombinationError(
-                f"MasaCtrl: AND in the prompt {prompt[:60]!r}: the host evaluates its parts as separate rows, so a "
-                "target cannot be paired with its source. Write the prompt without AND, or disable MasaCtrl."
-            )
-
-
-def _check_reference_units(p: Any) -> None:
-    for unit in p.script_args or ():
-        read = unit.get if isinstance(unit, dict) else functools.partial(getattr, unit)
-        if not isinstance(unit, dict) and not (hasattr(unit, "module") and hasattr(unit, "enabled")):
-            continue
-        module = str(read("module", "") or "")
-        if read("enabled", True) and module.startswith("reference"):
-            raise UnsupportedCombinationError(
-                f"MasaCtrl: the ControlNet unit {module!r} replaces the same self-attention; "
-                "disable that unit or disable MasaCtrl."
-            )
-
-
-def _check_network(p: Any) -> None:
-    if sd_unet.current_unet is not None:
-        name = getattr(getattr(sd_unet, "current_unet_option", None), "label", type(sd_unet.current_unet).__name__)
-        raise UnsupportedCombinationError(
-            f"MasaCtrl: SD Unet is set to {name}, which bypasses the attention layers to be controlled; "
-            "set SD Unet to None in Settings or disable MasaCtrl."
-        )
-    tiling = ["hypertile_enable_unet"] + ["hypertile_enable_unet_secondpass"] * bool(getattr(p, "enable_hr", False))
-    if any(getattr(shared.opts, option, False) for option in tiling):
-        raise UnsupportedCombinationError(
-            "MasaCtrl: Hypertile for the U-Net is on; it cuts self-attention into tiles in which a target cannot see "
-            "the whole source. Switch Hypertile off in Settings or disable MasaCtrl."
-        )
-
-
 def _wrap_sample(p: Any, batch: BranchBatch) -> None:
     original = p.sample
 
@@ -189,7 +126,7 @@ def _wrap_sample(p: Any, batch: BranchBatch) -> None:
         if getattr(p, BATCH, None) is not batch:  # an extension that wrapped this wrapper kept it for a later request
             return original(*args, **kwargs)
         try:
-            _check_network(p)
+            check_network(p)
             with _controlled(p, batch):
                 return original(*args, **kwargs)
         except BaseException:
@@ -227,12 +164,12 @@ class _ControlledSampling:
     def attach(self, stack: ExitStack) -> None:
         self._models = ExitStack()
         stack.callback(lambda: self._models.close())
-        self._attach_to(_unet(self._p.sd_model))
+        self._attach_to(unet_of(self._p.sd_model))
 
     def follow_model(self, params: Any) -> None:
         """``on_cfg_denoiser``: before each evaluation, and after a refiner may have swapped the model."""
         try:
-            unet = _unet(self._p.sd_model)
+            unet = unet_of(self._p.sd_model)
             if unet is not self._attached_to:
                 self._attach_to(unet)
         except MasaCtrlError as error:  # the host would swallow it here; raised when sampling is over

@@ -1,0 +1,97 @@
+"""What cannot be combined with control on a WebUI, each refused in one sentence before anything is sampled."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+from modules import prompt_parser, sd_unet, shared
+from torch import nn
+
+from lib_masactrl.errors import SettingsError, UnsupportedCombinationError, UnsupportedModelError
+from lib_masactrl.layers import self_attention_layers
+from lib_masactrl.settings import MasaCtrlSettings
+
+
+def check_model(settings: MasaCtrlSettings) -> None:
+    """The loaded model has the layer that control starts at.
+
+    Raises:
+        UnsupportedModelError: it has no U-Net self-attention.
+        SettingsError: ``start_layer`` is past its last layer.
+    """
+    unet = unet_of(shared.sd_model)
+    layers = len(self_attention_layers(unet))
+    if settings.start_layer is not None and settings.start_layer > layers:
+        raise SettingsError(
+            f"MasaCtrl: start_layer is {settings.start_layer}, but the loaded model has {layers} self-attention "
+            f"layers; give 0 to {layers} ({layers} controls none) or leave it empty for the automatic value."
+        )
+
+
+def unet_of(sd_model: Any) -> nn.Module:
+    """The U-Net of a loaded checkpoint: A1111 keeps it in ``model``, the Forge family in ``forge_objects``.
+
+    Raises:
+        UnsupportedModelError: no checkpoint is loaded, or its network is no U-Net.
+    """
+    holder = getattr(getattr(sd_model, "forge_objects", None), "unet", None) or sd_model
+    unet = getattr(getattr(holder, "model", None), "diffusion_model", None)
+    if not isinstance(unet, nn.Module):
+        raise UnsupportedModelError(
+            f"MasaCtrl: {type(sd_model).__name__} has no U-Net; load a Stable Diffusion 1.x, 2.x or SDXL checkpoint."
+        )
+    return unet
+
+
+def check_prompts(prompts: list[str]) -> None:
+    """No prompt has parts joined by AND.
+
+    Raises:
+        UnsupportedCombinationError: naming the prompt.
+    """
+    for prompt in dict.fromkeys(prompts):
+        indexes, *_ = prompt_parser.get_multicond_prompt_list([prompt])
+        if len(indexes[0]) > 1:
+            raise UnsupportedCombinationError(
+                f"MasaCtrl: AND in the prompt {prompt[:60]!r}: the host evaluates its parts as separate rows, so a "
+                "target cannot be paired with its source. Write the prompt without AND, or disable MasaCtrl."
+            )
+
+
+def check_reference_units(p: Any) -> None:
+    """No ControlNet unit of the request, as the UI's object or the API's dictionary, injects into self-attention.
+
+    Raises:
+        UnsupportedCombinationError: naming the unit's module.
+    """
+    for unit in p.script_args or ():
+        read = unit.get if isinstance(unit, dict) else functools.partial(getattr, unit)
+        if not isinstance(unit, dict) and not (hasattr(unit, "module") and hasattr(unit, "enabled")):
+            continue
+        module = str(read("module", "") or "")
+        if read("enabled", True) and module.startswith("reference"):
+            raise UnsupportedCombinationError(
+                f"MasaCtrl: the ControlNet unit {module!r} replaces the same self-attention; "
+                "disable that unit or disable MasaCtrl."
+            )
+
+
+def check_network(p: Any) -> None:
+    """The host will run the checkpoint's own attention modules on whole pictures, under the request's own options.
+
+    Raises:
+        UnsupportedCombinationError: a compiled U-Net or Hypertile is active.
+    """
+    if sd_unet.current_unet is not None:
+        name = getattr(getattr(sd_unet, "current_unet_option", None), "label", type(sd_unet.current_unet).__name__)
+        raise UnsupportedCombinationError(
+            f"MasaCtrl: SD Unet is set to {name}, which bypasses the attention layers to be controlled; "
+            "set SD Unet to None in Settings or disable MasaCtrl."
+        )
+    tiling = ["hypertile_enable_unet"] + ["hypertile_enable_unet_secondpass"] * bool(getattr(p, "enable_hr", False))
+    if any(getattr(shared.opts, option, False) for option in tiling):
+        raise UnsupportedCombinationError(
+            "MasaCtrl: Hypertile for the U-Net is on; it cuts self-attention into tiles in which a target cannot see "
+            "the whole source. Switch Hypertile off in Settings or disable MasaCtrl."
+        )
