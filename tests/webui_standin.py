@@ -152,7 +152,7 @@ def installed() -> Iterator[StandIn]:
     parts = {name: getattr(host, name) for name in ("script_callbacks", "shared", "sd_unet", "prompt_parser")}
     fakes = {"modules": package, **{f"modules.{name}": part for name, part in parts.items()}}
     vars(package).update(parts)
-    over_it = ("lib_masactrl.host.a1111", "lib_masactrl.host.refusals")
+    over_it = tuple(f"lib_masactrl.host.{name}" for name in ("a1111", "controlled", "refusals"))
     before = {name: sys.modules.get(name) for name in (*fakes, *over_it)}
     for name in over_it:
         sys.modules.pop(name, None)

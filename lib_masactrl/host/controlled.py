@@ -1,0 +1,124 @@
+"""One sampling of a WebUI request under control: from the host's U-Net calls to rows, steps and layers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+from modules import script_callbacks, shared
+from torch import nn
+
+from lib_masactrl.branches import BatchLayout
+from lib_masactrl.control import METHODS, MutualSelfAttentionControl
+from lib_masactrl.errors import MasaCtrlError, SettingsError, UnsupportedCombinationError
+from lib_masactrl.host import infotext
+from lib_masactrl.host.batch import BranchBatch
+from lib_masactrl.host.refusals import unet_of
+from lib_masactrl.patching import attached
+from lib_masactrl.schedule import ControlWindow, default_start_layer
+
+
+@contextmanager
+def controlled(p: Any, batch: BranchBatch) -> Iterator[None]:
+    """Control every U-Net call of the request ``p`` inside the ``with`` block, then report what was done.
+
+    Raises:
+        MasaCtrlError: the network cannot be controlled, or control was asked for and did not happen.
+    """
+    sampling = ControlledSampling(p, batch)
+    with ExitStack() as stack:
+        sampling.attach(stack)
+        stack.callback(script_callbacks.remove_callbacks_for_function, sampling.follow_model)
+        script_callbacks.on_cfg_denoiser(sampling.follow_model)
+        yield
+    sampling.report()
+
+
+class ControlledSampling:
+    """One call of the request's ``sample``: both passes of hires fix, every model that a refiner brings in."""
+
+    def __init__(self, p: Any, batch: BranchBatch) -> None:
+        self._p = p
+        self._settings = batch.settings
+        self._branches = batch.branches(p.iteration)
+        self._control = MutualSelfAttentionControl(ControlWindow(0, None, 0), METHODS[batch.settings.method])
+        self._steps_run: set[tuple[bool, int]] = set()
+        self._steps_controlled: set[tuple[bool, int]] = set()
+        self._failure: MasaCtrlError | None = None
+        self._layers = 0
+
+    def attach(self, stack: ExitStack) -> None:
+        self._models = ExitStack()
+        stack.callback(lambda: self._models.close())
+        self._attach_to(unet_of(self._p.sd_model))
+
+    def follow_model(self, params: Any) -> None:
+        """``on_cfg_denoiser``: before each evaluation, and after a refiner may have swapped the model."""
+        try:
+            unet = unet_of(self._p.sd_model)
+            if unet is not self._attached_to:
+                self._attach_to(unet)
+        except MasaCtrlError as error:  # the host would swallow it here; raised when sampling is over
+            self._failure = error
+
+    def report(self) -> None:
+        """Write what was really controlled into the infotext.
+
+        Raises:
+            UnsupportedCombinationError: control was asked for and did not happen.
+        """
+        if self._failure is not None:
+            raise self._failure
+        infotext.write_result(self._p, len(self._steps_controlled), len(self._steps_run), self._layer_range())
+        ended_early = shared.state.interrupted or shared.state.skipped
+        wanted = any(self._window(hires).covers_step(step) for hires, step in self._steps_run)
+        if wanted and self._window(False).layer_count(self._layers) and not self._control.record and not ended_early:
+            raise UnsupportedCombinationError(
+                "MasaCtrl: the attention layers were never called under control, so the images are not controlled. "
+                "Another extension replaces the U-Net's attention; disable it or disable MasaCtrl."
+            )
+
+    def _attach_to(self, unet: nn.Module) -> None:
+        self._models.close()
+        layers = self._models.enter_context(attached(unet, self._control)).layers
+        hook = unet.register_forward_pre_hook(self._announce, with_kwargs=True)
+        self._models.callback(hook.remove)
+        self._attached_to, self._layers = unet, len(layers)
+
+    def _announce(self, unet: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        rows = (args[0] if args else kwargs["x"]).shape[0]
+        hires, step = bool(getattr(self._p, "is_hr_pass", False)), self._step()
+        self._control.window = self._window(hires)
+        self._control.begin_call(BatchLayout.of_call(self._branches, rows), step)
+        self._steps_run.add((hires, step))
+        if self._control.window.covers_step(step) and self._control.window.layer_count(self._layers):
+            self._steps_controlled.add((hires, step))
+
+    def _step(self) -> int:
+        """The zero-based sampling step, from the host's own count of denoiser evaluations (prompt editing uses it).
+
+        ``total_steps`` is twice ``steps`` for second-order samplers (``sd_samplers_common.SamplerData.total_steps``).
+        PLMS spends one evaluation more on its first step, hence the cap.
+        """
+        denoiser = self._p.sampler.model_wrap_cfg
+        steps = int(denoiser.steps)
+        if not getattr(self._p, "is_hr_pass", False) and self._settings.start_step > steps:
+            raise SettingsError(
+                f"MasaCtrl: start_step is {self._settings.start_step}, but only {steps} steps are sampled; "
+                f"give 0 to {steps} ({steps} controls none) or more sampling steps."
+            )
+        per_step = max(1, int(denoiser.total_steps) // steps)
+        return min(int(denoiser.step) // per_step, steps - 1)
+
+    def _window(self, hires: bool) -> ControlWindow:
+        layer = self._settings.start_layer
+        window = ControlWindow(
+            self._settings.start_step,
+            self._settings.end_step,
+            default_start_layer(self._layers) if layer is None else layer,
+        )
+        return window.continued(int(self._p.steps)) if hires else window
+
+    def _layer_range(self) -> tuple[int, int]:
+        return len(self._control.record.layers), self._layers
