@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -77,13 +79,21 @@ def config(**parameters: Any) -> dict[str, Any]:
     return {"model": {"target": "ldm.models.diffusion.ddpm.LatentDiffusion", "params": kept}}
 
 
-def random_weights(vocabulary: int, seed: int = 0) -> dict[str, Tensor]:
+def random_weights(
+    vocabulary: int,
+    *,
+    unet: Mapping[str, Any] = UNET,
+    autoencoder: Mapping[str, Any] = DDCONFIG,
+    text: Mapping[str, Any] = MappingProxyType({}),
+) -> dict[str, Tensor]:
     """All tensors under SD 1's names, with the noise schedule's buffer and CLIP's position_ids as old files have."""
-    torch.manual_seed(seed)
+    torch.manual_seed(0)
     parts = {
-        "model.diffusion_model.": UNetModel(**UNET),
-        "first_stage_model.": Autoencoder(DDCONFIG, 4),
-        "cond_stage_model.transformer.text_model.": CLIPTextModel(CLIPTextConfig(**_clip_config(vocabulary))),
+        "model.diffusion_model.": UNetModel(**unet),
+        "first_stage_model.": Autoencoder(dict(autoencoder), 4),
+        "cond_stage_model.transformer.text_model.": CLIPTextModel(
+            CLIPTextConfig(**{**_clip_config(vocabulary), **text})
+        ),
     }
     state = {
         prefix + name.removeprefix("text_model."): value.detach().clone()

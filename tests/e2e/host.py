@@ -19,6 +19,7 @@ from pathlib import Path
 import numpy
 
 from .client import Client, HttpError
+from .wide_checkpoint import wide_checkpoint
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 #: What an installed extension consists of.
@@ -33,9 +34,11 @@ OVERRIDDEN = [
 ]
 FLAGS = [
     *("--skip-prepare-environment", "--skip-torch-cuda-test", "--skip-python-version-check", "--skip-version-check"),
-    *("--use-cpu", "all", "--no-half", "--no-half-vae", "--api", "--disable-console-progressbars"),
-    *("--no-download-sd-model", "--do-not-download-clip", "--no-hashing"),
+    *("--no-download-sd-model", "--no-hashing", "--api", "--disable-console-progressbars"),
 ]
+#: On the CPU, in float32.
+A1111_FLAGS = ["--use-cpu", "all", "--no-half", "--no-half-vae", "--do-not-download-clip"]
+FORGE_FLAGS = ["--always-cpu", "--all-in-fp32"]
 
 
 @dataclass(frozen=True)
@@ -53,20 +56,20 @@ class HostPaths:
         checkout = environment.get("MASACTRL_E2E_HOST", "")
         if not checkout:
             return (
-                "NO REAL WEBUI TESTED: set MASACTRL_E2E_HOST to the folder of an AUTOMATIC1111 checkout "
+                "NO REAL WEBUI TESTED: set MASACTRL_E2E_HOST to the folder of an AUTOMATIC1111 or Forge checkout "
                 "(and MASACTRL_E2E_PYTHON to its interpreter, if that is not its own venv's)."
             )
         own = Path(checkout) / "venv" / ("Scripts/python.exe" if sys.platform == "win32" else "bin/python")
         python = Path(environment.get("MASACTRL_E2E_PYTHON", "") or own)
-        default = REPOSITORY / "demo" / "checkpoint" / "creatures.safetensors"
-        checkpoint = Path(environment.get("MASACTRL_E2E_CHECKPOINT", "") or default)
+        given = environment.get("MASACTRL_E2E_CHECKPOINT", "")
         for name, path, inside in (
             ("MASACTRL_E2E_HOST", Path(checkout), "launch.py"),
             ("MASACTRL_E2E_PYTHON", python, ""),
-            ("MASACTRL_E2E_CHECKPOINT", checkpoint, ""),
+            ("MASACTRL_E2E_CHECKPOINT", Path(given), ""),
         ):
             if not (path / inside).exists():
                 return f"NO REAL WEBUI TESTED: {path / inside} does not exist; set {name}."
+        checkpoint = Path(given) if given else _own_checkpoint(Path(checkout))
         controlnet = environment.get("MASACTRL_E2E_CONTROLNET", "")
         return cls(
             Path(checkout).absolute(),
@@ -74,6 +77,16 @@ class HostPaths:
             checkpoint.absolute(),
             Path(controlnet).absolute() if controlnet else None,
         )
+
+
+def is_forge(checkout: Path) -> bool:
+    """Whether this is one of the Forge family (Forge, reForge, Forge Classic), with flags and needs of its own."""
+    return (checkout / "modules_forge").is_dir()
+
+
+def _own_checkpoint(checkout: Path) -> Path:
+    """The checkpoint of this repository, or of random weights for hosts that take no smaller one than SD 1.5."""
+    return wide_checkpoint() if is_forge(checkout) else REPOSITORY / "demo" / "checkpoint" / "creatures.safetensors"
 
 
 @contextmanager
@@ -94,12 +107,20 @@ def running(paths: HostPaths, data: Path, *, with_extension: bool = True) -> Ite
         "CUDA_VISIBLE_DEVICES": "",
         "MPLCONFIGDIR": str(data / "mpl"),
         "PYTHONUNBUFFERED": "1",
+        # Idle threads must not spin: on a busy machine they take the time of those that work.
+        "OMP_WAIT_POLICY": "PASSIVE",
         # One thread: at these sizes more would only wait for each other, above all on a busy machine.
         "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1"),
     }
     with (data / "server.log").open("wb") as log:
         server = subprocess.Popen(
-            [str(paths.python), "launch.py", *FLAGS, *places],
+            [
+                str(paths.python),
+                "launch.py",
+                *FLAGS,
+                *(FORGE_FLAGS if is_forge(paths.checkout) else A1111_FLAGS),
+                *places,
+            ],
             cwd=paths.checkout,
             env=environment,
             stdout=log,
@@ -121,6 +142,7 @@ def running(paths: HostPaths, data: Path, *, with_extension: bool = True) -> Ite
             except subprocess.TimeoutExpired:
                 server.kill()
                 server.wait()
+            shutil.rmtree(checkpoints)  # pytest keeps the folders of its last runs, and these are large
 
 
 def prepare(paths: HostPaths, data: Path, *, with_extension: bool) -> None:
@@ -139,7 +161,7 @@ def prepare(paths: HostPaths, data: Path, *, with_extension: bool) -> None:
                 shutil.copy(part, target)
     checkpoints = data / "checkpoints"
     checkpoints.mkdir()
-    shutil.copy(paths.checkpoint, checkpoints / "first.safetensors")
+    (checkpoints / "first.safetensors").symlink_to(paths.checkpoint)
     tensors = read_tensors(paths.checkpoint)
     _write_second_checkpoint(paths.checkpoint, checkpoints / "second.safetensors")
     config = paths.checkpoint.with_suffix(".yaml")

@@ -44,7 +44,7 @@ class Watch:
 
         def fail(module, args):
             nonlocal calls
-            calls += module is shared.sd_model.model.diffusion_model.middle_block
+            calls += module is unet_of(shared.sd_model).middle_block
             if calls == call:
                 self.clear()
                 raise Fault(f"asked for at U-Net call {call}")
@@ -89,10 +89,16 @@ def keep_denoised(params):
         watch.traces.append(params.x.detach().float().cpu().numpy().copy())
 
 
+def unet_of(model):
+    """The U-Net of a loaded checkpoint; ``None`` in Forge before the first request, when none is loaded yet."""
+    holder = model.forge_objects.unet if hasattr(model, "forge_objects") else model
+    return getattr(getattr(holder, "model", None), "diffusion_model", None)
+
+
 def hooks():
     """What is hooked into the U-Nets in memory, but for the wrappers of its own that Hypertile leaves and marks."""
     models = [shared.sd_model, *getattr(sd_models.model_data, "loaded_sd_models", [])]
-    modules = {module for model in models for module in model.model.diffusion_model.modules()}
+    modules = {module for unet in map(unet_of, models) if unet is not None for module in unet.modules()}
     forwards = [m for m in modules if "forward" in vars(m) and "__webui_hypertile_params" not in vars(m)]
     ours = [m for m in modules if hasattr(vars(m).get("forward"), "is_masactrl_hook")]
     return {

@@ -1,0 +1,40 @@
+"""A checkpoint of random weights that the Forge family takes for a Stable Diffusion 1.5.
+
+Those hosts know a model by the shapes of its tensors, so the tiny trained checkpoint is none of theirs: the U-Net must
+be 320 channels wide with a context of 768, text encoder and autoencoder must have their full shapes (Forge
+``huggingface_guess/detection.py``, reForge ``ldm_patched/modules/model_detection.py``). Only the number of channels of
+the U-Net's deeper levels is free, and small here.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+#: To be raised when the weights below change: files of earlier recipes are not used again.
+RECIPE = 1
+
+
+def wide_checkpoint() -> Path:
+    """The checkpoint's file in the user's cache folder, made there at the first call (0.7 GB)."""
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "sd-webui-masactrl"
+    path = cache / f"wide-{RECIPE}.safetensors"
+    if not path.exists():
+        cache.mkdir(parents=True, exist_ok=True)
+        unfinished = path.with_suffix(f".{os.getpid()}")
+        _write(unfinished)
+        unfinished.replace(path)
+    return path
+
+
+def _write(path: Path) -> None:
+    # Here and not above: who tests a WebUI that takes the tiny checkpoint needs none of these packages.
+    from safetensors.torch import save_file
+
+    from tests.small_models import DDCONFIG, UNET, random_weights
+
+    unet = {**UNET, "model_channels": 320, "num_heads": 8, "context_dim": 768}
+    autoencoder = {**DDCONFIG, "ch": 128, "ch_mult": [1, 2, 4, 4], "num_res_blocks": 2}
+    text = {"hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 12, "num_attention_heads": 12}
+    weights = random_weights(49408, unet=unet, autoencoder=autoencoder, text=text)
+    save_file({k: v.half() if v.is_floating_point() and k != "alphas_cumprod" else v for k, v in weights.items()}, path)
