@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from functools import cache
+
 import numpy as np
 from PIL import Image, ImageFilter
 
 from bench.world import Layout, Scene, render
 from bench.world.identity import BODY_COLOURS, GROUND_COLOURS, SKY_COLOURS, Identity, srgb_to_lab
+from bench.world.render import HORIZON
 
 DIRECTIONS = 64
 QUANTILES = 128
@@ -44,6 +48,7 @@ def background_distance(
     return float(np.linalg.norm(difference, axis=-1).mean())
 
 
+@cache
 def expected_mask(layout: Layout, size: int = 64, margin: int = 1) -> np.ndarray:
     """Where a creature of this layout must be, bool (size, size): the unjittered mask, `margin` pixels narrower."""
     plain = Identity(BODY_COLOURS[0], "plain", BODY_COLOURS[0], SKY_COLOURS[0], GROUND_COLOURS[0])
@@ -51,7 +56,41 @@ def expected_mask(layout: Layout, size: int = 64, margin: int = 1) -> np.ndarray
     return np.asarray(mask.filter(ImageFilter.MinFilter(2 * margin + 1))) > 0
 
 
+@cache
 def covering_mask(layout: Layout, size: int = 64, margin: int = 3) -> np.ndarray:
     """Where a creature of this layout may be, bool (size, size): the unjittered mask, `margin` pixels wider."""
     widened = Image.fromarray(expected_mask(layout, size, 0).astype(np.uint8) * 255)
     return np.asarray(widened.filter(ImageFilter.MaxFilter(2 * margin + 1))) > 0
+
+
+def silhouette(picture: np.ndarray, layouts: Sequence[Layout], threshold: float = 18.0) -> np.ndarray:
+    """Where a picture shows something else than sky or ground, bool (64, 64): within the reach of any of `layouts`.
+
+    Sky and ground are one colour each, read off where none of the layouts puts a creature. The sun, the post and the
+    frame, which every picture has, are left out.
+    """
+    reach = np.any([covering_mask(layout) for layout in layouts], axis=0)
+    lab, found = srgb_to_lab(picture), np.zeros(picture.shape[:2], bool)
+    for half in (_SKY, ~_SKY):
+        elsewhere = half & ~reach & ~_ALWAYS_THERE
+        away = np.linalg.norm(lab - np.median(lab[elsewhere], axis=0), axis=-1) > threshold
+        found |= away & half
+    return found & reach & ~_ALWAYS_THERE
+
+
+def overlap(found: np.ndarray, layout: Layout) -> float:
+    """Intersection over union of a :func:`silhouette` with where a creature of `layout` stands."""
+    wanted = expected_mask(layout, margin=0) & ~_ALWAYS_THERE
+    return float((found & wanted).sum() / (found | wanted).sum())
+
+
+def _always_there() -> np.ndarray:
+    """Sun, post and frame with a margin of 2 pixels, and the horizon's two lines, bool (64, 64)."""
+    mask = np.zeros((64, 64), bool)
+    mask[1:17, 1:17] = mask[12:52, 53:63] = mask[41:43] = True
+    mask[:, :3] = mask[:, -3:] = True
+    return mask
+
+
+_ALWAYS_THERE = _always_there()
+_SKY = np.arange(64)[:, None] < np.full((1, 64), HORIZON)

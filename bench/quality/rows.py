@@ -1,0 +1,73 @@
+"""A line of a table: a named way to paint the targets of given pairs, and its pictures on disk.
+
+A further method is one :class:`Row` in a section of ``bench/quality/sections.py``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+
+from bench.quality.pairs import Pair
+from lib_masactrl.host.standalone.checkpoint import DiffusionModel
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """What a row painted: sources and targets, each uint8 (pairs, 64, 64, 3)."""
+
+    sources: np.ndarray
+    targets: np.ndarray
+
+
+class Paint(Protocol):
+    """Paints pairs; has to be a module's function or a `functools.partial` of one, to be sent to a process."""
+
+    def __call__(self, model: DiffusionModel, pairs: Sequence[Pair], /) -> Pictures: ...
+
+
+@dataclass(frozen=True)
+class Row:
+    """`name` stands in the table and is what the pictures are kept under: another way needs another name."""
+
+    name: str
+    paint: Paint = field(compare=False)
+
+
+@dataclass(frozen=True)
+class Store:
+    """Pictures of rows, kept by everything they depend on but the code: name, pairs, checkpoint, steps."""
+
+    folder: Path
+    checkpoint: Path
+    steps: int
+
+    def path(self, row: Row, pairs: Sequence[Pair]) -> Path:
+        """Where the pictures of `row` on `pairs` are, or would be."""
+        digest = hashlib.sha256(self.checkpoint.read_bytes())
+        digest.update(repr((row.name, self.steps, tuple(pairs))).encode())
+        slug = re.sub(r"[^a-z0-9]+", "-", row.name.lower()).strip("-")
+        return self.folder / f"{slug}-{digest.hexdigest()[:12]}.npz"
+
+    def load(self, row: Row, pairs: Sequence[Pair]) -> Pictures | None:
+        """The kept pictures, or `None`."""
+        path = self.path(row, pairs)
+        if not path.exists():
+            return None
+        with np.load(path) as kept:
+            return Pictures(kept["sources"], kept["targets"])
+
+    def save(self, row: Row, pairs: Sequence[Pair], pictures: Pictures) -> None:
+        """Keep `pictures`; a run that is cut off leaves no half-written file under the final name."""
+        path = self.path(row, pairs)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        unfinished = path.with_suffix(".part")
+        with unfinished.open("wb") as file:
+            np.savez_compressed(file, sources=pictures.sources, targets=pictures.targets)
+        unfinished.replace(path)

@@ -1,0 +1,53 @@
+"""Parts of the tables that are cheap to check: what a row is kept under, silhouettes, intervals."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytest.importorskip("torch")
+
+from bench.quality.figures import share  # noqa: E402
+from bench.quality.measures import overlap, silhouette  # noqa: E402
+from bench.quality.pairs import random_pairs  # noqa: E402
+from bench.quality.rows import Pictures, Row, Store  # noqa: E402
+from bench.world import Layout, random_scene, render  # noqa: E402
+
+
+def no_paint(model: object, pairs: object) -> Pictures:
+    raise AssertionError("kept rows are not painted")
+
+
+def test_a_row_is_kept_by_name_pairs_steps_and_checkpoint(tmp_path: Path) -> None:
+    checkpoint, pairs, row = tmp_path / "model", random_pairs(2), Row("mutual, S=4", no_paint)
+    checkpoint.write_bytes(b"weights")
+    store = Store(tmp_path / "rows", checkpoint, 50)
+    assert store.load(row, pairs) is None
+    painted = Pictures(np.zeros((2, 64, 64, 3), np.uint8), np.ones((2, 64, 64, 3), np.uint8))
+    store.save(row, pairs, painted)
+    kept = store.load(row, pairs)
+    assert kept is not None and np.array_equal(kept.targets, painted.targets)
+    assert store.load(Row("mutual, S=5", no_paint), pairs) is None
+    assert store.load(row, random_pairs(3)) is None
+    assert dataclasses.replace(store, steps=20).load(row, pairs) is None
+    checkpoint.write_bytes(b"others")
+    assert store.load(row, pairs) is None
+
+
+def test_the_first_pairs_of_more_pairs_are_the_same() -> None:
+    assert random_pairs(200)[:20] == random_pairs(20)
+
+
+def test_a_silhouette_is_found_where_the_creature_is() -> None:
+    layouts = (Layout("cat", "jumping", "right"), Layout("cat", "standing", "left"))
+    picture = render(random_scene(layouts[0], np.random.default_rng(3)))[0]
+    found = silhouette(picture, layouts)
+    assert overlap(found, layouts[0]) > 0.8
+    assert overlap(found, layouts[1]) < 0.4
+
+
+def test_a_share_of_all_is_not_certain() -> None:
+    assert share(np.ones(200, bool)) == "100.0% (98.1 to 100.0)"
