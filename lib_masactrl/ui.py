@@ -2,15 +2,48 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import gradio as gr
 from modules.ui_components import InputAccordion
 
+from lib_masactrl.errors import SettingsError
+from lib_masactrl.host import infotext
 from lib_masactrl.settings import SETTINGS, ChoiceSetting, FlagSetting, OptionalCountSetting, Setting, TextSetting
 
 #: In sight; everything else is under "Advanced".
 _FIRST = ("source_prompt", "more_targets", "method")
+
+
+class PasteTarget(str):
+    """How the host fills a component from a pasted infotext: by calling this with the parsed infotext.
+
+    A text as well, the infotext key, because "Send to" between tabs copies the components whose *names* are in the
+    script's ``paste_field_names`` (A1111 ``infotext_utils``, ``connect_paste_params_buttons``).
+    """
+
+    setting: Setting
+
+    def __new__(cls, setting: Setting) -> PasteTarget:
+        target = super().__new__(cls, setting.infotext_key)
+        target.setting = setting
+        return target
+
+    def __call__(self, params: Mapping[str, Any]) -> Any:
+        """The component's new value; ``None`` leaves it alone."""
+        if not infotext.sets(self.setting, params):
+            return None
+        try:
+            return shown(self.setting, infotext.read(self.setting, params))
+        except SettingsError as error:  # written by another version of MasaCtrl, or by hand
+            gr.Warning(f"{error} Its default is used.")
+            return shown(self.setting, self.setting.default)
+
+
+def shown(setting: Setting, value: Any) -> Any:
+    """A setting's value as its component holds it."""
+    return ("" if value is None else str(value)) if isinstance(setting, OptionalCountSetting) else value
 
 
 def build(tab: str) -> list[tuple[Setting, Any]]:
@@ -33,17 +66,22 @@ def build(tab: str) -> list[tuple[Setting, Any]]:
 
 
 def _component(setting: Setting, tab: str) -> Any:
-    common = {"label": setting.label, "value": setting.default, "elem_id": _elem_id(tab, setting.key)}
+    common = {
+        "label": setting.label,
+        "value": shown(setting, setting.default),
+        "elem_id": _elem_id(tab, setting.key),
+        "info": setting.help,
+    }
     if isinstance(setting, FlagSetting):
-        return gr.Checkbox(**common, info=setting.help)
+        return gr.Checkbox(**common)
     if isinstance(setting, ChoiceSetting):
-        return gr.Radio(**common, choices=list(setting.choices), info=setting.help)
+        return gr.Radio(**common, choices=list(setting.choices))
     if isinstance(setting, OptionalCountSetting):
         # A text field, because neither a slider nor Gradio's number field can be empty on both Gradio 3 and 4.
-        return gr.Textbox(**{**common, "value": ""}, placeholder="auto", max_lines=1, info=setting.help)
+        return gr.Textbox(**common, placeholder="auto", max_lines=1)
     if isinstance(setting, TextSetting):
-        return gr.Textbox(**common, lines=2, info=setting.help)
-    return gr.Slider(**common, minimum=0, maximum=150, step=1, info=setting.help)
+        return gr.Textbox(**common, lines=2)
+    return gr.Slider(**common, minimum=0, maximum=150, step=1)
 
 
 def _elem_id(tab: str, key: str) -> str:

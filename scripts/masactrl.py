@@ -17,7 +17,7 @@ class MasaCtrlScript(scripts.Script):
 
     def ui(self, is_img2img):
         fields = ui.build("img2img" if is_img2img else "txt2img")
-        self.infotext_fields = [(component, setting.infotext_key) for setting, component in fields]
+        self.infotext_fields = [(component, ui.PasteTarget(setting)) for setting, component in fields]
         self.paste_field_names = [setting.infotext_key for setting, _ in fields]
         return [component for _, component in fields]
 

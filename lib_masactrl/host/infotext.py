@@ -1,16 +1,24 @@
-"""What a request writes into the infotext of its images (``p.extra_generation_params``)."""
+"""What a request writes into the infotext of its images (``p.extra_generation_params``), and how it is read back."""
 
 from __future__ import annotations
 
+import json
+import re
+from collections.abc import Mapping
 from typing import Any
 
 from lib_masactrl.branches import Branch
 from lib_masactrl.host.batch import BranchBatch
-from lib_masactrl.settings import MasaCtrlSettings
+from lib_masactrl.settings import SETTINGS, MasaCtrlSettings, Setting
 from lib_masactrl.version import VERSION
 
 _PREFIX = "MasaCtrl "
 _RESULT, _BRANCH, _VERSION = "MasaCtrl result", "MasaCtrl branch", "MasaCtrl version"
+
+_ENABLED = SETTINGS[0]
+
+#: A value like this comes back from the host as two numbers under other keys (A1111 ``infotext_utils.re_imagesize``).
+_SIZE = re.compile(r"\d+x\d+$")
 
 
 def clear(p: Any) -> None:
@@ -40,7 +48,52 @@ def of_branch(settings: MasaCtrlSettings, branch: Branch) -> dict[str, str]:
     if branch.target is None:
         return {_VERSION: VERSION, _BRANCH: "source"}
     own = settings if branch.target == 0 else settings.replace(more_targets="")
-    return {_VERSION: VERSION, _BRANCH: f"target {branch.target + 1}", **own.to_infotext()}
+    entries = {key: escaped(key, value) for key, value in own.to_infotext().items()}
+    return {_VERSION: VERSION, _BRANCH: f"target {branch.target + 1}", **entries}
+
+
+def sets(setting: Setting, entries: Mapping[str, Any]) -> bool:
+    """Whether a pasted infotext, as the host parses it, decides this setting.
+
+    A picture made without control (or a source, which is the plain picture of its prompt) switches control off and
+    leaves the rest to the user. Any other decides every setting.
+    """
+    return setting is _ENABLED or _ENABLED.infotext_key in entries
+
+
+def read(setting: Setting, entries: Mapping[str, Any]) -> Any:
+    """The value of a setting in an infotext; only what differs from its default was written.
+
+    Raises:
+        SettingsError: a value that this version does not know.
+    """
+    if setting.infotext_key not in entries:
+        return setting.default
+    return setting.parse(unescaped(entries[setting.infotext_key]))
+
+
+def escaped(key: str, text: str) -> str:
+    """``text`` in a form that the host's own quoting brings back unchanged; as it is wherever that does.
+
+    The host quotes a value with a comma, a colon or a line break as JSON, and reads every other one bare: it strips
+    white space and quotation marks, takes ``512x512`` apart, and writes a value equal to its key as the key alone
+    (A1111 ``infotext_utils``, ``create_infotext``). Such a text is written as a JSON list of one, ``[" a cat"]``.
+    """
+    quoted_by_host = any(mark in text for mark in ",:\n")
+    bare = text != "" and text == text.strip() and text[0] != '"' and text.isprintable()
+    if (quoted_by_host or bare) and text != key and text[:2] != '["' and not _SIZE.match(text):
+        return text
+    return json.dumps([text], ensure_ascii=False)
+
+
+def unescaped(text: Any) -> Any:
+    """What :func:`escaped` was given."""
+    if isinstance(text, str) and text.startswith('["'):
+        try:
+            return json.loads(text)[0]
+        except ValueError:  # not ours: a text that an earlier version wrote as it was
+            return text
+    return text
 
 
 def _entry(p: Any, batch: BranchBatch, key: str) -> Any:

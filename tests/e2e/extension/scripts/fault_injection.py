@@ -18,7 +18,8 @@ import io
 import gradio as gr
 import numpy
 import torch
-from modules import script_callbacks, scripts, sd_models, sd_unet, shared
+from modules import processing, script_callbacks, scripts, sd_models, sd_unet, shared
+from modules.api import models
 from torch.nn.modules.module import register_module_forward_pre_hook
 
 
@@ -130,6 +131,49 @@ def trace():
     return {"npz": base64.b64encode(file.getvalue()).decode("ascii")}
 
 
+def infotext(wanted: dict):
+    """The infotext of the first image that ``prompt`` and MasaCtrl's ``args`` would make; nothing is sampled."""
+    p = processing.StableDiffusionProcessingTxt2Img(
+        sd_model=shared.sd_model, prompt=wanted["prompt"], negative_prompt=wanted["negative_prompt"], seed=1, subseed=2
+    )
+    script = next(s for s in scripts.scripts_txt2img.alwayson_scripts if s.title() == "MasaCtrl")
+    script.before_process(p, *wanted["args"])
+    p.setup_prompts()
+    count = len(p.all_prompts)
+    p.iteration, p.all_seeds, p.all_subseeds = 0, [1] * count, [2] * count
+    script.process(p, *wanted["args"])
+    if "init" in vars(p):  # that is how MasaCtrl refuses
+        p.init()
+    return processing.create_infotext(
+        p, p.all_prompts, p.all_seeds, p.all_subseeds, all_negative_prompts=p.all_negative_prompts
+    )
+
+
+def paste(wanted: dict):
+    """What the host's own paste button puts into MasaCtrl's fields of ``tab``, by infotext key; None: left alone."""
+    runner = scripts.scripts_txt2img if wanted["tab"] == "txt2img" else scripts.scripts_img2img
+    fields = {component._id: str(key) for component, key in runner.infotext_fields if str(key).startswith("MasaCtrl")}
+    for dependency, function in zip(shared.demo.dependencies, shared.demo.fns):
+        if getattr(function.fn, "__name__", "") == "paste_func" and set(fields) <= set(dependency["outputs"]):
+            updates = dict(zip(dependency["outputs"], function.fn(wanted["infotext"])))
+            return {key: updates[number].get("value") for number, key in fields.items()}
+    raise LookupError("no paste button fills MasaCtrl's fields")
+
+
+def script_args(wanted: dict):
+    """The arguments that the host's API hands to MasaCtrl for a txt2img request of this ``infotext`` alone."""
+    runner = scripts.scripts_txt2img
+    script = next(s for s in runner.alwayson_scripts if s.title() == "MasaCtrl")
+    given = [component.value for component in runner.inputs[script.args_from : script.args_to]]
+    mentioned = {}
+    request = models.StableDiffusionTxt2ImgProcessingAPI(infotext=wanted["infotext"])
+    host_api.apply_infotext(request, "txt2img", script_runner=runner, mentioned_script_args=mentioned)
+    for index, value in mentioned.items():
+        if script.args_from <= index < script.args_to:
+            given[index - script.args_from] = value
+    return given
+
+
 class CompiledOption(sd_unet.SdUnetOption):
     """Stands for a compiled U-Net (TensorRT, ONNX): the host then calls it instead of the checkpoint's modules."""
 
@@ -145,8 +189,12 @@ class Compiled(sd_unet.SdUnet):
 
 
 def add_routes(_, app):
+    global host_api
+    host_api = next(r.endpoint.__self__ for r in app.routes if getattr(r, "path", "") == "/sdapi/v1/txt2img")
     for route in (hooks, memory, axes, trace):
         app.add_api_route(f"/fault/{route.__name__}", route, methods=["GET"])
+    for route in (infotext, paste, script_args):
+        app.add_api_route(f"/fault/{route.__name__}", route, methods=["POST"])
 
 
 script_callbacks.on_cfg_after_cfg(keep_denoised)
