@@ -45,11 +45,25 @@ class MutualSelfAttentionControl:
         self.record = ControlRecord()
         self._layout: BatchLayout | None = None
         self._step = 0
+        self._layers_of_call: set[int] = set()
 
     def begin_call(self, layout: BatchLayout, step: int) -> None:
         """Announce a U-Net call: its rows and its zero-based denoising step. To be called before every U-Net call."""
         self._layout = layout
         self._step = step
+        self._layers_of_call = set()
+
+    def missed_layers(self, layers: int) -> tuple[int, ...]:
+        """Of a U-Net's ``layers``, those that the announced call should have controlled and has not, at its end.
+
+        Something else computes their attention then, whatever it is: a model whose modules are bypassed, or a patch of
+        another extension (SAG replaces one layer, StyleAlign all of them).
+        """
+        return tuple(
+            layer
+            for layer in range(layers)
+            if self.window.covers(self._step, layer) and layer not in self._layers_of_call
+        )
 
     def self_attention(self, layer: int, hidden: torch.Tensor, attend: Attend) -> torch.Tensor:
         """Output of self-attention layer ``layer`` for ``hidden`` (rows, tokens, channels); same shape.
@@ -62,6 +76,7 @@ class MutualSelfAttentionControl:
         if not self.window.covers(self._step, layer):
             return attend(hidden, None)
         layout = self._announced(hidden)
+        self._layers_of_call.add(layer)
         self.record.steps.add(self._step)
         self.record.layers.add(layer)
         return self.attention(hidden, layout, attend)

@@ -29,7 +29,6 @@ class Request:
         self.script_args: tuple[Any, ...] = ()
         self.extra_generation_params: dict[str, Any] = {}
         self.do_not_save_grid = self.enable_hr = self.is_hr_pass = False
-        self.scheduler = "Automatic"
         self.sampler = types.SimpleNamespace(model_wrap_cfg=types.SimpleNamespace(steps=0, total_steps=0, step=0))
         vars(self).update(given)
 
@@ -77,6 +76,9 @@ class Request:
         return x
 
 
+MODULES = ("script_callbacks", "shared", "sd_unet", "prompt_parser", "processing")
+
+
 class StandIn:
     """The host: loaded model, options, callbacks, and the loop of `process_images`."""
 
@@ -87,6 +89,7 @@ class StandIn:
         self.shared = types.ModuleType("modules.shared")
         self.sd_unet = types.ModuleType("modules.sd_unet")
         self.prompt_parser = types.ModuleType("modules.prompt_parser")
+        self.processing = types.ModuleType("modules.processing")
         self.use_model(small_unet(levels=2))
         vars(self.shared).update(
             opts=types.SimpleNamespace(),
@@ -94,6 +97,7 @@ class StandIn:
             prompt_styles=types.SimpleNamespace(apply_styles_to_prompt=lambda text, styles: ", ".join([text, *styles])),
         )
         vars(self.sd_unet).update(current_unet=None)
+        vars(self.processing).update(create_infotext=create_infotext)
         vars(self.prompt_parser).update(get_multicond_prompt_list=lambda p: ([t.split(" AND ") for t in p], [], {}))
 
     def use_model(self, unet: Any) -> None:
@@ -115,7 +119,7 @@ class StandIn:
             batch = types.SimpleNamespace(images=list(p.sample()))
             self._call(script.postprocess_batch_list, p, batch, *args, batch_number=p.iteration)
             images += batch.images
-            infotexts += [_infotext(p, index) for index in range(len(batch.images))]
+            infotexts += [create_infotext(p, index) for index in range(len(batch.images))]
         lists = ("all_prompts", "all_negative_prompts", "all_seeds", "all_subseeds")
         processed = types.SimpleNamespace(images=images, infotexts=infotexts, **{n: getattr(p, n) for n in lists})
         self._call(script.postprocess, p, processed, *args)
@@ -149,7 +153,7 @@ def installed() -> Iterator[StandIn]:
     """Put the stand-in in the place of `modules` and drop whatever was imported over it."""
     host = StandIn()
     package = types.ModuleType("modules")
-    parts = {name: getattr(host, name) for name in ("script_callbacks", "shared", "sd_unet", "prompt_parser")}
+    parts = {name: getattr(host, name) for name in MODULES}
     fakes = {"modules": package, **{f"modules.{name}": part for name, part in parts.items()}}
     vars(package).update(parts)
     over_it = tuple(f"lib_masactrl.host.{name}" for name in ("a1111", "controlled", "refusals"))
@@ -171,7 +175,10 @@ def _embedding(text: str) -> torch.Tensor:
     return torch.randn(7, CONTEXT, generator=torch.Generator().manual_seed(seed))
 
 
-def _infotext(p: Request, index: int) -> dict[str, Any]:
+def create_infotext(p: Request, index: int) -> dict[str, Any]:
     """`create_infotext` of A1111 1.9 and later: callables are called with the image's index in its batch."""
-    entries = {k: v(p=p, index=index) if callable(v) else v for k, v in p.extra_generation_params.items()}
-    return {"prompt": p.prompts[index], "seed": p.seeds[index], **{k: v for k, v in entries.items() if v is not None}}
+    entries = {"prompt": p.prompts[index], "seed": p.seeds[index], **p.extra_generation_params}
+    for key, value in entries.items():
+        if callable(value):
+            entries[key] = value(p=p, index=index)
+    return {key: value for key, value in entries.items() if value is not None}

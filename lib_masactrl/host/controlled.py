@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
-from modules import script_callbacks, shared
+from modules import script_callbacks
 from torch import nn
 
 from lib_masactrl.branches import BatchLayout
@@ -14,7 +14,7 @@ from lib_masactrl.control import METHODS, MutualSelfAttentionControl
 from lib_masactrl.errors import MasaCtrlError, SettingsError, UnsupportedCombinationError
 from lib_masactrl.host import infotext
 from lib_masactrl.host.batch import BranchBatch
-from lib_masactrl.host.refusals import unet_of
+from lib_masactrl.host.refusals import replacing_attention, unet_of
 from lib_masactrl.patching import attached
 from lib_masactrl.schedule import ControlWindow, default_start_layer
 
@@ -71,19 +71,13 @@ class ControlledSampling:
         if self._failure is not None:
             raise self._failure
         infotext.write_result(self._p, len(self._steps_controlled), len(self._steps_run), self._layer_range())
-        ended_early = shared.state.interrupted or shared.state.skipped
-        wanted = any(self._window(hires).covers_step(step) for hires, step in self._steps_run)
-        if wanted and self._window(False).layer_count(self._layers) and not self._control.record and not ended_early:
-            raise UnsupportedCombinationError(
-                "MasaCtrl: the attention layers were never called under control, so the images are not controlled. "
-                "Another extension replaces the U-Net's attention; disable it or disable MasaCtrl."
-            )
 
     def _attach_to(self, unet: nn.Module) -> None:
         self._models.close()
         layers = self._models.enter_context(attached(unet, self._control)).layers
         hook = unet.register_forward_pre_hook(self._announce, with_kwargs=True)
         self._models.callback(hook.remove)
+        self._models.callback(unet.register_forward_hook(self._check_completeness, with_kwargs=True).remove)
         self._attached_to, self._layers = unet, len(layers)
 
     def _announce(self, unet: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
@@ -94,6 +88,15 @@ class ControlledSampling:
         self._steps_run.add((hires, step))
         if self._control.window.covers_step(step) and self._control.window.layer_count(self._layers):
             self._steps_controlled.add((hires, step))
+
+    def _check_completeness(self, unet: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
+        missed = self._control.missed_layers(self._layers)
+        if missed:
+            raise UnsupportedCombinationError(
+                f"MasaCtrl: self-attention layer {missed[0]} of {self._layers} is replaced by "
+                f"{replacing_attention(kwargs)}, and so are {len(missed) - 1} more of those to be controlled; "
+                "disable that, or disable MasaCtrl."
+            )
 
     def _step(self) -> int:
         """The zero-based sampling step, from the host's own count of denoiser evaluations (prompt editing uses it).

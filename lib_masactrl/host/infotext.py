@@ -28,14 +28,19 @@ def clear(p: Any) -> None:
         p.extra_generation_params = kept
 
 
-def write(p: Any, batch: BranchBatch) -> None:
+def write(p: Any, batch: BranchBatch, per_image: bool) -> None:
     """Write the settings into the infotext of every target; a source's names its branch only.
 
     A target's infotext pasted back makes that target and its source again. A source's, pasted back, makes the plain
     image of the source prompt, which is the same picture.
+
+    Args:
+        per_image: whether the host takes a callable as the value of an entry, and calls it for each image. If not,
+            every infotext is the first target's.
     """
     keys = {_VERSION, _BRANCH, *batch.settings.to_infotext()}
-    p.extra_generation_params = {**p.extra_generation_params, **{key: _entry(p, batch, key) for key in sorted(keys)}}
+    entry = _entry if per_image else _entry_of_first_target
+    p.extra_generation_params = {**p.extra_generation_params, **{key: entry(p, batch, key) for key in sorted(keys)}}
 
 
 def write_result(p: Any, steps: int, steps_run: int, layers: tuple[int, int]) -> None:
@@ -97,11 +102,11 @@ def unescaped(text: Any) -> Any:
 
 
 def _entry(p: Any, batch: BranchBatch, key: str) -> Any:
-    """The value of an entry per image, which A1111 takes as a callable since 1.9; earlier, the first target's."""
-    if not hasattr(p, "scheduler"):  # came with 1.9 as well
-        return None if key == _BRANCH else of_branch(batch.settings, Branch(0, 0)).get(key)
-
     def value(index: int, **_: Any) -> str | None:
         return of_branch(batch.settings, batch.branches(p.iteration)[index]).get(key)
 
     return value
+
+
+def _entry_of_first_target(p: Any, batch: BranchBatch, key: str) -> str | None:
+    return None if key == _BRANCH else of_branch(batch.settings, Branch(0, 0)).get(key)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from pathlib import Path
 from typing import Any
 
 from modules import prompt_parser, sd_unet, shared
@@ -95,3 +96,18 @@ def check_network(p: Any) -> None:
             "MasaCtrl: Hypertile for the U-Net is on; it cuts self-attention into tiles in which a target cannot see "
             "the whole source. Switch Hypertile off in Settings or disable MasaCtrl."
         )
+
+
+def replacing_attention(call: dict[str, Any]) -> str:
+    """What computes self-attention in place of the U-Net's own layers: files, as the Forge family's patches tell.
+
+    Args:
+        call: the keyword arguments of a U-Net call. Forge gives every patch that is in force in
+            ``transformer_options``: replacements by block, and functions that change the layer's input.
+    """
+    options = call.get("transformer_options") or {}
+    patches = [*options.get("patches_replace", {}).get("attn1", {}).values()]
+    patches += options.get("patches", {}).get("attn1_patch", [])
+    files = [getattr(getattr(patch, "__code__", None), "co_filename", type(patch).__name__) for patch in patches]
+    names = dict.fromkeys("/".join(Path(file).parts[-3:]) for file in files)
+    return ", ".join(names) or "another extension"

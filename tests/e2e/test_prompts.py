@@ -9,6 +9,7 @@ import numpy
 import pytest
 
 from .client import Client, controlled, fault, largest_difference, request, same
+from .host import HostPaths, is_forge
 
 TARGET, SOURCE = "a cat, standing", "a cat, sitting"
 LONG = ", ".join(["a small black cat with a red hat"] * 12)
@@ -54,6 +55,15 @@ def test_rows(client: Client, layers: int, prompts: str, options: str) -> None:
     """Cond and uncond together, apart or skipped; more chunks in one prompt than in the other."""
     target, source, negative = PROMPTS[prompts]
     check(client, request(target, negative_prompt=negative, **OPTIONS[options]), source, layers)
+
+
+@pytest.mark.parametrize("prompts", ["both short", "long negative"])
+def test_low_memory(client: Client, host_paths: HostPaths, layers: int, prompts: str) -> None:
+    """Law 6: the Forge family evaluates cond and uncond apart when it finds too little memory for both."""
+    if not is_forge(host_paths.checkout):
+        pytest.skip("this WebUI has an option for it instead, batch_cond_uncond")
+    target, source, negative = PROMPTS[prompts]
+    check(client, fault(request(target, negative_prompt=negative), low_memory=2), source, layers)
 
 
 @pytest.mark.parametrize("prompts", ["both long", "no negative", "edited"])

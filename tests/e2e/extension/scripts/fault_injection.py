@@ -8,6 +8,8 @@ Idle (no argument) it touches no request. Over the API its one argument is an ob
 * ``seeds_of``: for each image, which of the host's own seeds it gets, counted from 0;
 * ``encoder_seed``: seed torch's global generator, from which the host draws when it encodes init images. (Left alone,
   an img2img result depends on the request before it, without MasaCtrl too; visible with an untrained encoder.)
+* ``low_memory``: let the Forge family believe that no more rows than these fit into one U-Net call, so that it evaluates
+  cond and uncond apart (AUTOMATIC1111 has an option for that);
 * ``trace``: keep the denoised latents of every denoiser evaluation, for ``GET /fault/trace``.
 """
 
@@ -32,9 +34,13 @@ class Watch:
 
     traces: list[numpy.ndarray] | None = None
     hook = None
+    short_of_memory = None
 
     def clear(self):
         self.traces = None
+        if self.short_of_memory is not None:
+            del self.short_of_memory.memory_required
+            self.short_of_memory = None
         if self.hook is not None:
             self.hook.remove()
             self.hook = None
@@ -51,6 +57,10 @@ class Watch:
                 raise Fault(f"asked for at U-Net call {call}")
 
         self.hook = register_module_forward_pre_hook(fail)
+
+    def run_short_of_memory(self, rows):
+        self.short_of_memory = shared.sd_model.forge_objects.unet.model
+        self.short_of_memory.memory_required = lambda shape, *args: 0 if shape[0] <= rows else 2**62
 
 
 watch = Watch()
@@ -81,6 +91,8 @@ class FaultScript(scripts.Script):
             torch.manual_seed(wanted["encoder_seed"])
         if wanted.get("trace"):
             watch.traces = []
+        if "low_memory" in wanted:
+            watch.run_short_of_memory(wanted["low_memory"])
         if "raise_at_call" in wanted:
             watch.raise_at(int(wanted["raise_at_call"]))
 
