@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -11,29 +11,55 @@ from torch import Tensor
 
 from bench.quality.pairs import Pair
 from bench.quality.rows import Pictures
-from lib_masactrl.branches import branches_in_batch
+from lib_masactrl.branches import Branch, branches_in_batch
 from lib_masactrl.host.standalone.checkpoint import DiffusionModel
+from lib_masactrl.host.standalone.guidance import GuidedPrediction
+from lib_masactrl.host.standalone.samplers import scheduler_for
 from lib_masactrl.host.standalone.sampling import BranchPrompts, SamplingPlan, control_for, sample_latents
 from lib_masactrl.settings import MasaCtrlSettings
 
 PLAN = SamplingPlan("DDIM", 50, 7.5, 64, 64)
-PAIRS_AT_ONCE = 20
+IMG2IMG_SEEDS = 1_000_000
 
 
 def controlled(model: DiffusionModel, pairs: Sequence[Pair], **settings: Any) -> Pictures:
     """Source and target side by side under control; `settings` are those of MasaCtrlSettings."""
     asked = MasaCtrlSettings.from_mapping({"enabled": True, "source_prompt": "its own, per pair", **settings})
-    parts = []
-    for some in in_parts(pairs):
-        parts.append(
-            to_pictures(model, sample_latents(model, batch(some), PLAN, control_for(model, asked, PLAN.steps)))
-        )
-    return joined(parts)
+    return to_pictures(model, sample_latents(model, batch(pairs), PLAN, control_for(model, asked, PLAN.steps)))
 
 
 def plain(model: DiffusionModel, pairs: Sequence[Pair]) -> Pictures:
     """Source and target side by side, each by itself."""
-    return joined([to_pictures(model, sample_latents(model, batch(some), PLAN)) for some in in_parts(pairs)])
+    return to_pictures(model, sample_latents(model, batch(pairs), PLAN))
+
+
+def sdedit(model: DiffusionModel, pairs: Sequence[Pair], strength: float) -> Pictures:
+    """Plain img2img from the source's picture."""
+    sources = tuple(Branch(group) for group in range(len(pairs)))
+    alone = BranchPrompts(sources, tuple(p.source.caption for p in pairs), tuple(p.seed for p in pairs))
+    painted = to_bytes(model.decode(sample_latents(model, alone, PLAN)))
+    return Pictures(painted, noised_and_painted(model, pairs, painted, strength))
+
+
+@torch.no_grad()
+def noised_and_painted(
+    model: DiffusionModel, pairs: Sequence[Pair], pictures: np.ndarray, strength: float
+) -> np.ndarray:
+    """img2img (SDEdit, Meng et al. 2022) of `pictures` (pairs, 64, 64, 3) to the targets' captions.
+
+    As in a WebUI, the last `strength * steps` of the schedule's steps are taken. The noise is not the one that a
+    painted source came from.
+    """
+    scheduler = scheduler_for(model, PLAN.sampler, PLAN.steps)
+    timesteps = scheduler.timesteps[PLAN.steps - int(strength * PLAN.steps) :]
+    latents = torch.cat([model.encode(to_unit(picture)) for picture in pictures])
+    generators = [torch.Generator().manual_seed(IMG2IMG_SEEDS + pair.seed) for pair in pairs]
+    noise = torch.cat([torch.randn(latents[:1].shape, generator=generator) for generator in generators])
+    latents = scheduler.add_noise(latents, noise, timesteps[:1].expand(len(pairs)))
+    predict = GuidedPrediction(model, [p.target.caption for p in pairs], "", [PLAN.cfg_scale] * len(pairs))
+    for timestep in timesteps:
+        latents = scheduler.step(predict(latents, timestep), timestep, latents).prev_sample
+    return to_bytes(model.decode(latents))
 
 
 def batch(pairs: Sequence[Pair]) -> BranchPrompts:
@@ -42,19 +68,18 @@ def batch(pairs: Sequence[Pair]) -> BranchPrompts:
     return BranchPrompts(branches_in_batch(len(pairs), 1), tuple(captions), tuple(pair.seed for pair in pairs))
 
 
-def in_parts(pairs: Sequence[Pair]) -> Iterator[Sequence[Pair]]:
-    """As many pairs as one batch should hold, one lot after the other."""
-    for first in range(0, len(pairs), PAIRS_AT_ONCE):
-        yield pairs[first : first + PAIRS_AT_ONCE]
-
-
 def to_pictures(model: DiffusionModel, latents: Tensor) -> Pictures:
     """The pictures of latents (targets, then sources)."""
-    decoded = (model.decode(latents) * 255).round().to(torch.uint8).permute(0, 2, 3, 1).numpy()
-    targets, sources = np.split(decoded, 2)
+    targets, sources = np.split(to_bytes(model.decode(latents)), 2)
     return Pictures(sources, targets)
 
 
-def joined(parts: Sequence[Pictures]) -> Pictures:
-    """Parts one after the other."""
-    return Pictures(np.concatenate([p.sources for p in parts]), np.concatenate([p.targets for p in parts]))
+def to_bytes(decoded: Tensor) -> np.ndarray:
+    """Pictures (n, 3, 64, 64) in 0..1 to uint8 (n, 64, 64, 3)."""
+    values: np.ndarray = (decoded * 255).round().to(torch.uint8).permute(0, 2, 3, 1).numpy()
+    return values
+
+
+def to_unit(picture: np.ndarray) -> Tensor:
+    """A picture uint8 (64, 64, 3) to (1, 3, 64, 64) in 0..1."""
+    return torch.tensor(picture).permute(2, 0, 1)[None].float() / 255

@@ -9,12 +9,13 @@ import hashlib
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 
-from bench.quality.pairs import Pair
+from bench.quality.pairs import Pair, lots
 from lib_masactrl.host.standalone.checkpoint import DiffusionModel
 
 
@@ -27,7 +28,7 @@ class Pictures:
 
 
 class Paint(Protocol):
-    """Paints pairs; has to be a module's function or a `functools.partial` of one, to be sent to a process."""
+    """Paints a lot of pairs; has to be a module's function or a `functools.partial` of one, to be sent to a process."""
 
     def __call__(self, model: DiffusionModel, pairs: Sequence[Pair], /) -> Pictures: ...
 
@@ -42,32 +43,41 @@ class Row:
 
 @dataclass(frozen=True)
 class Store:
-    """Pictures of rows, kept by everything they depend on but the code: name, pairs, checkpoint, steps."""
+    """Pictures of rows in lots of pairs, kept by everything they depend on but the code.
+
+    That is the row's name, the lot, the checkpoint and the number of steps. More pairs are more lots, and a run that
+    is cut off goes on with the lot it was at.
+    """
 
     folder: Path
     checkpoint: Path
     steps: int
 
-    def path(self, row: Row, pairs: Sequence[Pair]) -> Path:
-        """Where the pictures of `row` on `pairs` are, or would be."""
-        digest = hashlib.sha256(self.checkpoint.read_bytes())
-        digest.update(repr((row.name, self.steps, tuple(pairs))).encode())
+    def path(self, row: Row, lot: tuple[Pair, ...]) -> Path:
+        """Where the pictures of `row` on `lot` are, or would be."""
+        digest = hashlib.sha256(_digest(self.checkpoint))
+        digest.update(repr((row.name, self.steps, lot)).encode())
         slug = re.sub(r"[^a-z0-9]+", "-", row.name.lower()).strip("-")
         return self.folder / f"{slug}-{digest.hexdigest()[:12]}.npz"
 
     def load(self, row: Row, pairs: Sequence[Pair]) -> Pictures | None:
-        """The kept pictures, or `None`."""
-        path = self.path(row, pairs)
-        if not path.exists():
+        """The pictures of `row` on `pairs`, or `None` if a lot is not there."""
+        paths = [self.path(row, lot) for lot in lots(pairs)]
+        if not all(path.exists() for path in paths):
             return None
-        with np.load(path) as kept:
-            return Pictures(kept["sources"], kept["targets"])
+        kept = [dict(np.load(path)) for path in paths]
+        return Pictures(*(np.concatenate([each[name] for each in kept]) for name in ("sources", "targets")))
 
-    def save(self, row: Row, pairs: Sequence[Pair], pictures: Pictures) -> None:
+    def save(self, row: Row, lot: tuple[Pair, ...], pictures: Pictures) -> None:
         """Keep `pictures`; a run that is cut off leaves no half-written file under the final name."""
-        path = self.path(row, pairs)
+        path = self.path(row, lot)
         path.parent.mkdir(parents=True, exist_ok=True)
         unfinished = path.with_suffix(".part")
         with unfinished.open("wb") as file:
             np.savez_compressed(file, sources=pictures.sources, targets=pictures.targets)
         unfinished.replace(path)
+
+
+@cache
+def _digest(path: Path) -> bytes:
+    return hashlib.sha256(path.read_bytes()).digest()

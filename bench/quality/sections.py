@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
-from bench.quality.painting import PLAN, controlled, plain
+from bench.quality.painting import PLAN, controlled, plain, sdedit
 from bench.quality.pairs import Pair, random_pairs
 from bench.quality.rows import Row
 
@@ -40,13 +40,31 @@ def mutual(start_step: int, start_layer: int) -> Row:
 
 UNION = Row("union, S=4, L=10", partial(controlled, method="union", start_step=4, start_layer=10))
 
+
+def img2img(strength: float) -> Row:
+    """SDEdit: the source's picture with noise added, painted on under the target's caption."""
+    return Row(f"SDEdit, strength {strength}", partial(sdedit, strength=strength))
+
+
+SDEDIT = (img2img(0.4), img2img(0.6), img2img(0.8))
+
 SYNTHESIS = Section(
     "synthesis",
     "Consistent synthesis",
     "Source and target are both painted from captions, from the same noise.",
-    (NO_CONTROL, mutual(25, 10), mutual(10, 10), mutual(4, 10), mutual(0, 0), UNION),
-    (NO_CONTROL, mutual(25, 10), mutual(4, 10), mutual(0, 0), UNION),
+    (NO_CONTROL, *SDEDIT, mutual(25, 10), mutual(10, 10), mutual(4, 10), mutual(0, 0), UNION),
+    (NO_CONTROL, *SDEDIT, mutual(25, 10), mutual(4, 10), mutual(0, 0), UNION),
 )
 
-SECTIONS = (SYNTHESIS,)
+GRID_STEPS, GRID_LAYERS = (0, 4, 10, 25), (0, 5, 10, 13)
+PAST_THE_END = mutual(PLAN.steps, 0)
+GRID = Section(
+    "grid",
+    "Start step and start layer",
+    "The first 60 of these pairs on a grid of S and L.",
+    (NO_CONTROL, PAST_THE_END, *(mutual(step, layer) for step in GRID_STEPS for layer in GRID_LAYERS)),
+    pairs=lambda count: random_pairs(min(count, 60)),
+)
+
+SECTIONS = (SYNTHESIS, GRID)
 STEPS = PLAN.steps

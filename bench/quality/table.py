@@ -1,7 +1,7 @@
 """``python -m bench.quality.table``: what control does to identity, background and layout, in numbers.
 
 Paints what ``.snapshots/rows`` does not hold yet, measures everything, writes ``docs/proving-ground.md`` and the
-pictures beside it. It may be cut off at any time: a row that was painted is not painted again.
+pictures beside it. It may be cut off at any time: what was painted is not painted again.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import argparse
 import logging
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 
 import torch
@@ -19,7 +19,7 @@ from bench.quality.__main__ import cached_classifier
 from bench.quality.calibration import calibration
 from bench.quality.figures import figures
 from bench.quality.page import sheet_of, table
-from bench.quality.pairs import Pair
+from bench.quality.pairs import Pair, lots
 from bench.quality.rows import Row, Store
 from bench.quality.sections import SECTIONS, STEPS, Section
 from lib_masactrl.host.standalone.checkpoint import load_checkpoint
@@ -30,18 +30,25 @@ Job = tuple[Row, tuple[Pair, ...]]
 
 
 def paint(store: Store, job: Job) -> str:
-    """Paint one row and keep it."""
+    """Paint one lot of one row and keep it."""
     torch.set_num_threads(1)
-    row, pairs = job
-    store.save(row, pairs, row.paint(load_checkpoint(store.checkpoint, "cpu"), pairs))
-    return row.name
+    row, lot = job
+    store.save(row, lot, row.paint(_model(store.checkpoint), lot))
+    return f"{row.name}, pairs from {lot[0].seed} on"
+
+
+_model = cache(partial(load_checkpoint, device="cpu"))
 
 
 def wanted(sections: Sequence[Section], options: argparse.Namespace, store: Store) -> list[Job]:
-    """What is to be painted: rows of the chosen sections that are not kept, or that shall be painted anew."""
+    """What is to be painted: lots that are not kept, or that shall be painted anew; every row's first lot first."""
+    if options.write_only:
+        return []
     chosen = [section for section in sections if not options.sections or section.name in options.sections]
-    jobs = {job: store.path(*job).exists() for s in chosen for job in ((r, s.pairs(options.pairs)) for r in s.rows)}
-    return [job for job, kept in jobs.items() if not kept or job[0].name in options.again or "all" in options.again]
+    jobs = dict.fromkeys((row, lot) for s in chosen for row in s.rows for lot in lots(s.pairs(options.pairs)))
+    again = set(options.again)
+    missing = [job for job in jobs if not store.path(*job).exists() or again & {"all", job[0].name}]
+    return sorted(missing, key=lambda job: job[1][0].seed)
 
 
 def write_page(sections: Sequence[Section], store: Store, options: argparse.Namespace) -> None:
@@ -88,6 +95,7 @@ def main() -> None:
     names = [section.name for section in SECTIONS]
     parser.add_argument("--sections", nargs="*", default=[], choices=names, help="paint rows of these only")
     parser.add_argument("--again", nargs="*", default=[], metavar="ROW", help="paint these rows anew, or all of them")
+    parser.add_argument("--write-only", action="store_true", help="paint nothing; write what is kept")
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
     store = Store(options.work / "rows", options.checkpoint, STEPS)

@@ -10,11 +10,11 @@ import pytest
 
 pytest.importorskip("torch")
 
-from bench.quality.figures import share  # noqa: E402
-from bench.quality.measures import overlap, silhouette  # noqa: E402
-from bench.quality.pairs import random_pairs  # noqa: E402
-from bench.quality.rows import Pictures, Row, Store  # noqa: E402
-from bench.world import Layout, random_scene, render  # noqa: E402
+from bench.quality.figures import share
+from bench.quality.measures import overlap, silhouette
+from bench.quality.pairs import lots, random_pairs
+from bench.quality.rows import Pictures, Row, Store
+from bench.world import Layout, random_scene, render
 
 
 def no_paint(model: object, pairs: object) -> Pictures:
@@ -33,7 +33,21 @@ def test_a_row_is_kept_by_name_pairs_steps_and_checkpoint(tmp_path: Path) -> Non
     assert store.load(Row("mutual, S=5", no_paint), pairs) is None
     assert store.load(row, random_pairs(3)) is None
     assert dataclasses.replace(store, steps=20).load(row, pairs) is None
+    checkpoint = tmp_path / "another"
     checkpoint.write_bytes(b"others")
+    assert dataclasses.replace(store, checkpoint=checkpoint).load(row, pairs) is None
+
+
+def test_pairs_come_back_from_their_lots_in_order(tmp_path: Path) -> None:
+    checkpoint, pairs, row = tmp_path / "model", random_pairs(50), Row("plain", no_paint)
+    checkpoint.write_bytes(b"weights")
+    store = Store(tmp_path / "rows", checkpoint, 50)
+    for lot in lots(pairs):
+        seeds = np.array([pair.seed for pair in lot], np.uint8)
+        store.save(row, lot, Pictures(seeds, 2 * seeds))
+    kept = store.load(row, pairs)
+    assert kept is not None and kept.sources.tolist() == list(range(50))
+    store.path(row, lots(pairs)[1]).unlink()
     assert store.load(row, pairs) is None
 
 
