@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from lib_masactrl.errors import SettingsError
+from lib_masactrl.guidance import Guidance, parse_guidance
 
 #: The ways to let targets see the source; ``lib_masactrl.control.METHODS`` implements each.
 METHOD_NAMES = ("mutual", "union")
@@ -96,6 +97,18 @@ class TextSetting(Setting):
         raise self.refuse(value)
 
 
+class GuidanceSetting(TextSetting):
+    """Which branch each ControlNet unit guides (:mod:`lib_masactrl.guidance`)."""
+
+    #: For the UI to offer; any other text of the same words will do.
+    suggestions = ("target", "source", "both", "target, source", "target, both", "each")
+
+    def parse(self, value: Any) -> str:
+        text = super().parse(value).strip() or "target"
+        parse_guidance(text)
+        return text
+
+
 class CountSetting(Setting):
     """A zero-based step or layer."""
 
@@ -175,11 +188,23 @@ class MasaCtrlSettings:
     show_source: bool = _setting(
         FlagSetting, True, "Show source", "Keep the source image among the results, after the targets."
     )
+    control_guides: str = _setting(
+        GuidanceSetting,
+        "target",
+        "ControlNet guides",
+        "Whom each ControlNet unit guides, in the order of the units: target, source, both, or each (a control picture "
+        "per target, in order); a weight may follow. target 0.8, source: unit 0 the target, the others the source.",
+    )
 
     @property
     def target_prompts(self) -> tuple[str, ...]:
         """The further target prompts; the tab's own prompt is the first target and not among them."""
         return tuple(line.strip() for line in self.more_targets.splitlines() if line.strip())
+
+    def guidance_of_unit(self, number: int) -> Guidance:
+        """Whom ControlNet unit ``number`` guides; the last one named stands for all further units."""
+        units = parse_guidance(self.control_guides)
+        return units[min(number, len(units) - 1)]
 
     @property
     def targets(self) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import gradio as gr
@@ -10,7 +10,15 @@ from modules.ui_components import InputAccordion
 
 from lib_masactrl.errors import SettingsError
 from lib_masactrl.host import infotext
-from lib_masactrl.settings import SETTINGS, ChoiceSetting, FlagSetting, OptionalCountSetting, Setting, TextSetting
+from lib_masactrl.settings import (
+    SETTINGS,
+    ChoiceSetting,
+    FlagSetting,
+    GuidanceSetting,
+    OptionalCountSetting,
+    Setting,
+    TextSetting,
+)
 
 #: In sight; everything else is under "Advanced".
 _FIRST = ("source_prompt", "more_targets", "method")
@@ -46,8 +54,12 @@ def shown(setting: Setting, value: Any) -> Any:
     return ("" if value is None else str(value)) if isinstance(setting, OptionalCountSetting) else value
 
 
-def build(tab: str) -> list[tuple[Setting, Any]]:
-    """Build the accordion of ``tab`` (``txt2img`` or ``img2img``); each setting with its component, in table order."""
+def build(tab: str, hidden: Collection[str] = ()) -> list[tuple[Setting, Any]]:
+    """Build the accordion of ``tab`` (``txt2img`` or ``img2img``); each setting with its component, in table order.
+
+    Args:
+        hidden: keys of settings that mean nothing on this host; their components are there, but not seen.
+    """
     enabled, *others = SETTINGS
     components: dict[str, Any] = {}
     with InputAccordion(value=enabled.default, label="MasaCtrl", elem_id=_elem_id(tab, "enabled")) as accordion:
@@ -58,19 +70,20 @@ def build(tab: str) -> list[tuple[Setting, Any]]:
             elem_classes=["masactrl-intro"],
         )
         for setting in (s for s in others if s.key in _FIRST):
-            components[setting.key] = _component(setting, tab)
+            components[setting.key] = _component(setting, tab, hidden)
         with gr.Accordion("Advanced", open=False, elem_id=_elem_id(tab, "advanced")):
             for setting in (s for s in others if s.key not in _FIRST):
-                components[setting.key] = _component(setting, tab)
+                components[setting.key] = _component(setting, tab, hidden)
     return [(setting, components[setting.key]) for setting in SETTINGS]
 
 
-def _component(setting: Setting, tab: str) -> Any:
+def _component(setting: Setting, tab: str, hidden: Collection[str]) -> Any:
     common = {
         "label": setting.label,
         "value": shown(setting, setting.default),
         "elem_id": _elem_id(tab, setting.key),
         "info": setting.help,
+        "visible": setting.key not in hidden,
     }
     if isinstance(setting, FlagSetting):
         return gr.Checkbox(**common)
@@ -79,6 +92,8 @@ def _component(setting: Setting, tab: str) -> Any:
     if isinstance(setting, OptionalCountSetting):
         # A text field, because neither a slider nor Gradio's number field can be empty on both Gradio 3 and 4.
         return gr.Textbox(**common, placeholder="auto", max_lines=1)
+    if isinstance(setting, GuidanceSetting):
+        return gr.Dropdown(**common, choices=list(setting.suggestions), allow_custom_value=True)
     if isinstance(setting, TextSetting):
         return gr.Textbox(**common, lines=2)
     return gr.Slider(**common, minimum=0, maximum=150, step=1)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from modules import script_callbacks, scripts
 
 from lib_masactrl import ui
-from lib_masactrl.host import a1111, xyz
+from lib_masactrl.host import a1111, controlnet, xyz
 
 
 class MasaCtrlScript(scripts.Script):
@@ -16,7 +16,7 @@ class MasaCtrlScript(scripts.Script):
         return scripts.AlwaysVisible
 
     def ui(self, is_img2img):
-        fields = ui.build("img2img" if is_img2img else "txt2img")
+        fields = ui.build("img2img" if is_img2img else "txt2img", hidden=controlnet.hidden_settings())
         self.infotext_fields = [(component, ui.PasteTarget(setting)) for setting, component in fields]
         self.paste_field_names = [setting.infotext_key for setting, _ in fields]
         return [component for _, component in fields]

@@ -17,7 +17,8 @@ LIBRARY = ROOT / "lib_masactrl"
 ALLOWED = {
     "version": set(),
     "errors": set(),
-    "settings": {"errors"},
+    "guidance": {"errors"},
+    "settings": {"errors", "guidance"},
     "schedule": {"errors"},
     "branches": {"errors"},
     "layers": {"errors"},

@@ -76,7 +76,7 @@ class Request:
         return x
 
 
-MODULES = ("script_callbacks", "shared", "sd_unet", "prompt_parser", "processing")
+MODULES = ("script_callbacks", "scripts", "shared", "sd_unet", "prompt_parser", "processing")
 
 
 class StandIn:
@@ -87,6 +87,8 @@ class StandIn:
         self.errors: list[Exception] = []
         self.script_callbacks = _Callbacks("modules.script_callbacks")
         self.shared = types.ModuleType("modules.shared")
+        self.scripts = types.ModuleType("modules.scripts")
+        self.scripts.scripts_data = []  # type: ignore[attr-defined]
         self.sd_unet = types.ModuleType("modules.sd_unet")
         self.prompt_parser = types.ModuleType("modules.prompt_parser")
         self.processing = types.ModuleType("modules.processing")
@@ -156,7 +158,7 @@ def installed() -> Iterator[StandIn]:
     parts = {name: getattr(host, name) for name in MODULES}
     fakes = {"modules": package, **{f"modules.{name}": part for name, part in parts.items()}}
     vars(package).update(parts)
-    over_it = tuple(f"lib_masactrl.host.{name}" for name in ("a1111", "controlled", "refusals"))
+    over_it = tuple(f"lib_masactrl.host.{name}" for name in ("a1111", "controlled", "controlnet", "refusals"))
     before = {name: sys.modules.get(name) for name in (*fakes, *over_it)}
     for name in over_it:
         sys.modules.pop(name, None)

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 log = logging.getLogger("bench.training")
-STAGES = ("data", "vae", "latents", "unet", "export", "all")
+STAGES = ("data", "vae", "latents", "unet", "export", "adapter", "all")
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -31,7 +31,7 @@ def make_data(options: argparse.Namespace) -> None:
     """The training pictures and 512 held-out ones from another seed."""
     from bench.world.dataset import write_dataset
 
-    if not (options.work / "world" / "layouts.npy").exists():
+    if not (options.work / "world" / "masks.npy").exists():
         write_dataset(options.work / "world", options.count, options.seed, 64, options.threads)
         write_dataset(options.work / "heldout", 512, options.seed + 1, 64, options.threads)
 
@@ -64,6 +64,14 @@ def export_stage(options: argparse.Namespace) -> None:
     export(options.work, options.out)
 
 
+def train_adapter_stage(options: argparse.Namespace) -> None:
+    """The T2I-Adapter, for the exported checkpoint."""
+    from bench.training.adapter import AdapterRun, export_adapter, train_adapter
+
+    train_adapter(AdapterRun(options.work, options.out, seed=options.seed))
+    export_adapter(options.work, options.out)
+
+
 def main() -> None:
     """Run one stage, or all of them in order."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
@@ -75,6 +83,7 @@ def main() -> None:
         "latents": make_latents,
         "unet": train_unet_stage,
         "export": export_stage,
+        "adapter": train_adapter_stage,
     }
     for name in stages if options.stage == "all" else (options.stage,):
         log.info("stage %s", name)

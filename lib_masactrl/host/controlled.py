@@ -14,6 +14,7 @@ from lib_masactrl.control import METHODS, MutualSelfAttentionControl
 from lib_masactrl.errors import MasaCtrlError, SettingsError, UnsupportedCombinationError
 from lib_masactrl.host import infotext
 from lib_masactrl.host.batch import BranchBatch
+from lib_masactrl.host.controlnet import BranchGuidance
 from lib_masactrl.host.refusals import replacing_attention, unet_of
 from lib_masactrl.patching import attached
 from lib_masactrl.schedule import ControlWindow, default_start_layer
@@ -43,6 +44,8 @@ class ControlledSampling:
         self._settings = batch.settings
         self._branches = batch.branches(p.iteration)
         self._control = MutualSelfAttentionControl(ControlWindow(0, None, 0), METHODS[batch.settings.method])
+        self._layout = BatchLayout(self._branches)
+        self._units = BranchGuidance(p, batch.settings, self._branches, lambda: self._layout)
         self._steps_run: set[tuple[bool, int]] = set()
         self._steps_controlled: set[tuple[bool, int]] = set()
         self._failure: MasaCtrlError | None = None
@@ -52,6 +55,7 @@ class ControlledSampling:
         self._models = ExitStack()
         stack.callback(lambda: self._models.close())
         self._attach_to(unet_of(self._p.sd_model))
+        self._units.attach(stack)
 
     def follow_model(self, params: Any) -> None:
         """``on_cfg_denoiser``: before each evaluation, and after a refiner may have swapped the model."""
@@ -59,6 +63,7 @@ class ControlledSampling:
             unet = unet_of(self._p.sd_model)
             if unet is not self._attached_to:
                 self._attach_to(unet)
+            self._units.refresh()
         except MasaCtrlError as error:  # the host would swallow it here; raised when sampling is over
             self._failure = error
 
@@ -84,7 +89,8 @@ class ControlledSampling:
         rows = (args[0] if args else kwargs["x"]).shape[0]
         hires, step = bool(getattr(self._p, "is_hr_pass", False)), self._step()
         self._control.window = self._window(hires)
-        self._control.begin_call(BatchLayout.of_call(self._branches, rows), step)
+        self._layout = BatchLayout.of_call(self._branches, rows)
+        self._control.begin_call(self._layout, step)
         self._steps_run.add((hires, step))
         if self._control.window.covers_step(step) and self._control.window.layer_count(self._layers):
             self._steps_controlled.add((hires, step))

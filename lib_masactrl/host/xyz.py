@@ -8,6 +8,7 @@ from typing import Any
 from modules import scripts
 
 from lib_masactrl.host.a1111 import OVERRIDES
+from lib_masactrl.host.controlnet import hidden_settings
 from lib_masactrl.settings import SETTINGS, ChoiceSetting, CountSetting, FlagSetting, OptionalCountSetting, Setting
 
 _PREFIX = "[MasaCtrl] "
@@ -22,7 +23,7 @@ def register_axes() -> None:
         if data.script_class.__module__ in ("xyz_grid.py", "scripts.xyz_grid"):
             grid = data.module
             present = {option.label for option in grid.axis_options}
-            new = [_axis(grid, setting) for setting in SETTINGS]
+            new = [_axis(grid, setting) for setting in SETTINGS if setting.key not in hidden_settings()]
             grid.axis_options.extend(option for option in new if option.label not in present)
 
 

@@ -19,6 +19,7 @@ from pathlib import Path
 import numpy
 
 from .client import Client, HttpError
+from .control_models import write_adapter, write_tensors
 from .wide_checkpoint import wide_checkpoint
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -170,6 +171,7 @@ def prepare(paths: HostPaths, data: Path, *, with_extension: bool) -> None:
     loras = data / "models" / "Lora"
     loras.mkdir(parents=True)
     _write_lora(tensors, loras / "nudge.safetensors")
+    write_adapter(tensors, data / "models" / "ControlNet" / "sketch.safetensors")
     (data / "styles.csv").write_text(
         'name,prompt,negative_prompt\nnight,"{prompt}, at night",daylight\n', encoding="utf-8-sig"
     )
@@ -240,9 +242,4 @@ def _write_lora(shapes: dict[str, list[int]], file: Path) -> None:
         tensors[f"{name}.lora_up.weight"] = random.normal(size=(out, 2)).astype(numpy.float32)
         tensors[f"{name}.lora_down.weight"] = random.normal(size=(2, into)).astype(numpy.float32)
         tensors[f"{name}.alpha"] = numpy.array(2.0, numpy.float32)
-    header, offset = {}, 0
-    for name, tensor in tensors.items():
-        header[name] = {"dtype": "F32", "shape": list(tensor.shape), "data_offsets": [offset, offset + tensor.nbytes]}
-        offset += tensor.nbytes
-    text = json.dumps(header).encode()
-    file.write_bytes(struct.pack("<Q", len(text)) + text + b"".join(t.tobytes() for t in tensors.values()))
+    write_tensors(tensors, file)

@@ -9,6 +9,7 @@ from .client import Client, controlled, request, same, with_script
 TARGET, SOURCE = "a cat, standing", "a cat, sitting"
 LABELS = [
     *("Enabled", "Source prompt", "More targets", "Method", "Start step", "End step", "Start layer", "Show source"),
+    "ControlNet guides",
 ]
 
 
@@ -20,7 +21,7 @@ def test_script_info(client: Client) -> None:
         assert entry["is_alwayson"]
         labels = [argument["label"] for argument in entry["args"]]
         assert labels[1:] == LABELS[1:]
-        assert [argument["value"] for argument in entry["args"]] == [False, "", "", "mutual", 4, "", "", True]
+        assert [argument["value"] for argument in entry["args"]] == [False, "", "", "mutual", 4, "", "", True, "target"]
 
 
 def test_positional_is_named(client: Client) -> None:

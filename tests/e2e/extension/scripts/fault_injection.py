@@ -115,11 +115,21 @@ def hooks():
     forwards = [m for m in modules if "forward" in vars(m) and "__webui_hypertile_params" not in vars(m)]
     ours = [m for m in modules if hasattr(vars(m).get("forward"), "is_masactrl_hook")]
     return {
+        "control_signals": sum("apply_effective_region_mask" in vars(holder) for holder in control_objects()),
         "forwards": len({*forwards, *ours}),
         "ours": len(ours),
         "callbacks": len(script_callbacks.callback_map["callbacks_cfg_denoiser"]),
         "pre_hooks": sum(len(module._forward_pre_hooks) for module in modules),
     }
+
+
+def control_objects():
+    """What a ControlNet extension keeps of its last request, and of the models in its cache."""
+    for runner in (scripts.scripts_txt2img, scripts.scripts_img2img):
+        for script in runner.alwayson_scripts:
+            if script.title().lower() == "controlnet":
+                yield from getattr(getattr(script, "latest_network", None), "control_params", None) or ()
+                yield from (entry[0] for entry in getattr(type(script), "model_cache", {}).values())
 
 
 def memory():

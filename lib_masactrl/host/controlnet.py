@@ -1,0 +1,238 @@
+"""ControlNet units per branch: the rows of a U-Net call that a unit guides, and how strongly.
+
+By itself a unit guides every image of the batch, so that the source bends towards the target's layout. Neither
+extension is edited, and nothing is put on a model that it keeps for later requests, but for IP-Adapter's:
+
+* Mikubill's sd-webui-controlnet passes each control signal through ``apply_effective_region_mask``, a method of an
+  object it makes for the request (``ControlParams``, ``scripts/hook.py``), or of the IP-Adapter's model. While a
+  request is sampled, an instance attribute of that name weights the signal's rows as well.
+* Forge's built-in ControlNet has a weight per image of the batch: ``advanced_frame_weighting``.
+"""
+
+from __future__ import annotations
+
+import copy
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from modules import scripts
+
+from lib_masactrl.branches import BatchLayout, Branch
+from lib_masactrl.errors import SettingsError, UnsupportedCombinationError
+from lib_masactrl.guidance import Guidance
+from lib_masactrl.settings import MasaCtrlSettings
+
+#: The settings that mean something only beside a ControlNet extension.
+SETTING_KEYS = frozenset({"control_guides"})
+
+#: Preprocessors that change the whole batch past the control signal: its noise, its latents or its finished images.
+_WHOLE_BATCH_MODULES = ("inpaint_only", "colorfix", "recolor", "revision", "lama")
+
+_MASKING = "apply_effective_region_mask"
+
+
+def hidden_settings() -> frozenset[str]:
+    """The settings not to be shown, because no ControlNet extension is loaded.
+
+    Mikubill's and Forge's own both have their script in a file of this name (``scripts.scripts_data``).
+    """
+    loaded = any(data.script_class.__module__.endswith("controlnet.py") for data in scripts.scripts_data)
+    return frozenset() if loaded else SETTING_KEYS
+
+
+@dataclass(frozen=True)
+class _Unit:
+    """An enabled unit, its number in the UI, and whom it is asked to guide."""
+
+    number: int
+    module: str
+    guidance: Guidance
+    pictures: int
+
+    @property
+    def is_as_it_came(self) -> bool:
+        return self.guidance == Guidance(target=1.0, source=1.0)
+
+    def refusal(self, why: str) -> UnsupportedCombinationError:
+        return UnsupportedCombinationError(
+            f"MasaCtrl: ControlNet unit {self.number} ({self.module}) {why}, so it cannot guide one branch alone; "
+            "give it 'both' in control_guides, or disable that unit or MasaCtrl."
+        )
+
+    def check_module(self) -> None:
+        if any(name in self.module for name in _WHOLE_BATCH_MODULES):
+            raise self.refusal("works on the whole batch")
+
+
+class BranchGuidance:
+    """The ControlNet units of one request, each kept to its branches while the request is sampled.
+
+    Args:
+        p: the host's request, about to be sampled.
+        branches: the images of the batch.
+        layout: the rows of the U-Net call in progress.
+
+    Raises:
+        SettingsError: units are spoken of, but there is no ControlNet extension.
+    """
+
+    def __init__(
+        self, p: Any, settings: MasaCtrlSettings, branches: tuple[Branch, ...], layout: Callable[[], BatchLayout]
+    ) -> None:
+        self._p = p
+        self._settings = settings
+        self._branches = branches
+        self._layout = layout
+        self._script = _controlnet_script(p)
+        if self._script is None and settings.control_guides != MasaCtrlSettings().control_guides:
+            raise SettingsError(
+                f"MasaCtrl: control_guides is {settings.control_guides!r}, but no ControlNet extension is active; "
+                "install or enable one, or leave control_guides out."
+            )
+
+    def attach(self, stack: ExitStack) -> None:
+        """Weight the control signals of Mikubill's extension until ``stack`` is closed.
+
+        Raises:
+            UnsupportedCombinationError: a unit cannot be kept to one branch.
+            SettingsError: a unit has not one control picture per target.
+        """
+        network = getattr(self._script, "latest_network", None)
+        params = list(getattr(network, "control_params", None) or [])
+        if not params:
+            return
+        self._check_batch_option()
+        units = self._enabled_units(by_default=False)
+        if sum(unit.pictures for unit in units) != len(params):
+            raise UnsupportedCombinationError(
+                f"MasaCtrl: ControlNet made {len(params)} control signals of {len(units)} enabled units, so that they "
+                "cannot be told apart; disable the script that changes its units, or MasaCtrl."
+            )
+        for unit in units:
+            for picture in range(unit.pictures):
+                param = params.pop(0)
+                if not unit.is_as_it_came:
+                    unit.check_module()
+                    _unshare(param, stack)
+                    stack.enter_context(self._weighted(_masking_object(unit, param), unit, picture))
+
+    def refresh(self) -> None:
+        """Weight the units of Forge's built-in ControlNet, which links them anew for every pass.
+
+        Raises:
+            UnsupportedCombinationError: a unit cannot be kept to one branch.
+            SettingsError: a unit has not one control picture per target.
+        """
+        of_unit = getattr(self._script, "current_params", None)
+        if not of_unit:
+            return
+        linked = self._p.sd_model.forge_objects.unet.list_controlnets()
+        units = self._enabled_units(by_default=True)
+        for params, unit in zip(of_unit.values(), units):
+            if unit.is_as_it_came:
+                continue
+            unit.check_module()
+            hints = (params.control_cond, params.control_cond_for_hr_fix)
+            for net in (net for net in linked if any(net.cond_hint_original is hint for hint in hints)):
+                _check_reads_frame_weights(unit, net)
+                # This WebUI itself gives image i of a batch picture i % pictures, which is its target's own.
+                net.advanced_frame_weighting = [unit.guidance.weight(branch.target) for branch in self._branches]
+
+    def _enabled_units(self, by_default: bool) -> list[_Unit]:
+        units = []
+        for number, given in enumerate(_units(self._p, self._script)):
+            if not _read(given, "enabled", by_default):
+                continue
+            guidance = self._settings.guidance_of_unit(number)
+            pictures = _picture_count(given)
+            if guidance.each and pictures != self._settings.targets:
+                raise SettingsError(
+                    f"MasaCtrl: control_guides says 'each' for ControlNet unit {number}, but it has {pictures} control "
+                    f"pictures for {self._settings.targets} targets; give it one per target (Multi-Inputs), in order."
+                )
+            units.append(_Unit(number, str(_read(given, "module", "none")), guidance, pictures))
+        return units
+
+    def _check_batch_option(self) -> None:
+        option, style_align = getattr(self._script, "ui_batch_option_state", (None, False))
+        if style_align or str(option).startswith("Each"):
+            raise UnsupportedCombinationError(
+                "MasaCtrl: ControlNet's batch option divides the batch among units or aligns its styles, but the batch "
+                "holds branches here; set it to 'All ControlNet units for all images in a batch', or disable MasaCtrl."
+            )
+
+    @contextmanager
+    def _weighted(self, holder: Any, unit: _Unit, picture: int) -> Iterator[None]:
+        """Weight the rows of what ``holder.apply_effective_region_mask`` returns, inside the block."""
+        original = getattr(holder, _MASKING)
+
+        def weighted(out: torch.Tensor) -> torch.Tensor:
+            call = self._layout()
+            weights = [unit.guidance.weight(branch.target, picture, unit.pictures) for branch in call.branches]
+            rows = torch.tensor(weights * call.passes, dtype=out.dtype, device=out.device)
+            masked: torch.Tensor = original(out)
+            return masked * rows.view(-1, *[1] * (out.ndim - 1))
+
+        setattr(holder, _MASKING, weighted)
+        try:
+            yield
+        finally:
+            delattr(holder, _MASKING)
+
+
+def _controlnet_script(p: Any) -> Any:
+    for script in getattr(getattr(p, "scripts", None), "alwayson_scripts", ()):
+        if str(script.title()).lower() == "controlnet":
+            return script
+    return None
+
+
+def _units(p: Any, script: Any) -> Iterator[Any]:
+    """The units in the order of the UI's: objects, or dictionaries from the API."""
+    for unit in p.script_args[script.args_from : script.args_to]:
+        if isinstance(unit, dict) or (hasattr(unit, "module") and hasattr(unit, "enabled")):
+            yield unit
+
+
+def _read(unit: Any, name: str, default: Any) -> Any:
+    return unit.get(name, default) if isinstance(unit, dict) else getattr(unit, name, default)
+
+
+def _picture_count(unit: Any) -> int:
+    """More than one only in the mode Multi-Inputs, and not where the unit takes several at once (IP-Adapter)."""
+    mode = _read(unit, "input_mode", "simple")
+    pictures = _read(unit, "batch_input_gallery", None) or _read(unit, "image", None)
+    several = str(getattr(mode, "value", mode)) == "merge" and isinstance(pictures, list)
+    return len(pictures) if several and not str(_read(unit, "module", "")).startswith("ip-adapter") else 1
+
+
+def _unshare(param: Any, stack: ExitStack) -> None:
+    """Let units of one T2I-Adapter each have their own picture.
+
+    The extension keeps an adapter's output on the adapter (``PlugableAdapter.forward``), which units of the same model
+    share: every one of them would guide by the first one's picture. For IP-Adapter it copies the object, as here.
+    """
+    if param.control_model_type.name == "T2I_Adapter":
+        stack.callback(setattr, param, "control_model", param.control_model)
+        param.control_model = copy.copy(param.control_model)
+
+
+def _masking_object(unit: _Unit, param: Any) -> Any:
+    """What passes this unit's control signal through ``apply_effective_region_mask``."""
+    kind = param.control_model_type
+    holder = param.control_model if kind.name == "IPAdapter" else param
+    if not getattr(kind, "supports_effective_region_mask", False) or not hasattr(holder, _MASKING):
+        raise unit.refusal(f"is of a kind ({kind.name}) or from a ControlNet version that has no weight per image")
+    if _MASKING in vars(holder):
+        raise unit.refusal("shares the object of its model with another unit")
+    return holder
+
+
+def _check_reads_frame_weights(unit: _Unit, net: Any) -> None:
+    """reForge has the attribute as well, but never reads it."""
+    if not hasattr(sys.modules[type(net).__module__], "compute_controlnet_weighting"):
+        raise unit.refusal("belongs to a WebUI whose ControlNet has no weight per image")

@@ -1,0 +1,141 @@
+"""Units of a ControlNet extension (stand-in) in the script's life cycle: their rows, and that nothing stays on them.
+
+That a real extension's signals are met is proved by ``tests/e2e/test_control_branches.py``.
+"""
+
+from __future__ import annotations
+
+import importlib
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from lib_masactrl.errors import SettingsError, UnsupportedCombinationError
+from tests.test_webui_lifecycle import NAMED, Script
+from tests.webui_standin import Request, installed
+
+METHOD = "apply_effective_region_mask"
+
+
+class Masked:
+    """``ControlParams``, or the model of an IP-Adapter: passes a control signal through a method of its own."""
+
+    def __init__(self, kind: str = "ControlNet", supported: bool = True) -> None:
+        self.control_model_type = SimpleNamespace(name=kind, supports_effective_region_mask=supported)
+        self.control_model = self
+
+    def apply_effective_region_mask(self, out: torch.Tensor) -> torch.Tensor:
+        return out * 2
+
+
+class ControlNetScript:
+    """Adds its control signals, each with an own value, to what the U-Net's first block passes on."""
+
+    args_from, args_to = 0, 9
+    ui_batch_option_state = ("All ControlNet units for all images in a batch", False)
+
+    def __init__(self, *params: Masked) -> None:
+        self.latest_network = SimpleNamespace(control_params=list(params))
+        self.rows: list[list[float]] = []
+
+    def title(self) -> str:
+        return "ControlNet"
+
+    def hook(self, module, inputs, output):
+        ones = torch.ones(len(output), 1, 1, 1)
+        signals = [holder.apply_effective_region_mask(ones) for holder in self.holders]
+        self.rows.append(sum(signals)[:, 0, 0, 0].tolist())
+
+    @property
+    def holders(self) -> list[Masked]:
+        params = self.latest_network.control_params
+        return [p.control_model if p.control_model_type.name == "IPAdapter" else p for p in params]
+
+
+@pytest.fixture
+def host():
+    with installed() as host:
+        host.script = Script(importlib.import_module("lib_masactrl.host.a1111"))
+        yield host
+
+
+def run(host, script, units, **settings):
+    block = host.shared.sd_model.model.diffusion_model.input_blocks[0]
+    hook = block.register_forward_hook(script.hook)
+    p = Request(host, scripts=SimpleNamespace(alwayson_scripts=[script]), script_args=tuple(units))
+    try:
+        host.process_images(p, host.script, {**NAMED, **settings})
+    finally:
+        hook.remove()
+        assert not any(METHOD in vars(holder) for holder in script.holders)
+    return script.rows
+
+
+UNIT = {"enabled": True, "module": "canny"}
+#: Rows of a U-Net call: target and source, cond; then both again, uncond.
+ROWS = {"target": [2, 0, 2, 0], "source": [0, 2, 0, 2], "both": [2, 2, 2, 2], "target 0.5 + source 1.5": [1, 3, 1, 3]}
+
+
+@pytest.mark.parametrize("guides", ROWS)
+@pytest.mark.parametrize("kind", ["ControlNet", "T2I_Adapter", "IPAdapter"])
+def test_the_rows_of_a_unit(host, guides, kind):
+    assert run(host, ControlNetScript(Masked(kind)), [UNIT], control_guides=guides) == [ROWS[guides]] * 4
+
+
+def test_units_have_the_numbers_of_the_accordion(host):
+    off, other_object = {**UNIT, "enabled": False}, SimpleNamespace(enabled=True, module="none")
+    rows = run(host, ControlNetScript(Masked()), ["text", off, other_object], control_guides="target, source")
+    assert rows == [ROWS["source"]] * 4
+
+
+def test_a_picture_per_target(host):
+    several = {**UNIT, "input_mode": "merge", "image": [{}, {}]}
+    script = ControlNetScript(Masked(), Masked())
+    assert run(host, script, [several], control_guides="each", more_targets="a dog")[0] == [4, 4, 0] * 2
+
+
+REFUSED = [
+    ([{**UNIT, "module": "tile_colorfix"}], [Masked()], {}, "unit 0 .tile_colorfix. works on the whole batch"),
+    ([UNIT], [Masked("Controlllite", False)], {}, "kind .Controlllite."),
+    ([UNIT, UNIT], [Masked()], {}, "1 control signals of 2 enabled units"),
+    ([UNIT], [Masked()], {"control_guides": "each", "more_targets": "a dog"}, "1 control pictures for 2 targets"),
+]
+
+
+@pytest.mark.parametrize(("units", "params", "settings", "message"), REFUSED)
+def test_what_cannot_be_kept_to_a_branch_is_refused(host, units, params, settings, message):
+    with pytest.raises((UnsupportedCombinationError, SettingsError), match=message):
+        run(host, ControlNetScript(*params), units, **settings)
+
+
+def test_a_unit_for_both_passes_whatever_it_is(host):
+    rows = run(host, ControlNetScript(Masked("Controlllite", False)), [UNIT], control_guides="both")
+    assert rows == [ROWS["both"]] * 4
+
+
+@pytest.mark.parametrize("option", [("Each ControlNet unit for each image in a batch", False), ("All", True)])
+def test_batch_options_are_refused(host, option):
+    script = ControlNetScript(Masked())
+    script.ui_batch_option_state = option
+    with pytest.raises(UnsupportedCombinationError, match="batch option"):
+        run(host, script, [UNIT])
+
+
+def test_an_error_leaves_nothing_on_the_units(host):
+    host.raise_at = 2
+    with pytest.raises(RuntimeError, match="out of memory"):
+        run(host, ControlNetScript(Masked("IPAdapter")), [UNIT])
+
+
+def test_units_that_share_an_object_are_refused(host):
+    """ControlNet copies an IP-Adapter's object for a second unit; a version that does not would mix up the weights."""
+    model = Masked("IPAdapter")
+    with pytest.raises(UnsupportedCombinationError, match="shares the object"):
+        run(host, ControlNetScript(model, model), [UNIT, UNIT], control_guides="both 0.5, target")
+
+
+def test_control_guides_without_controlnet_is_refused(host):
+    p = Request(host)
+    with pytest.raises(SettingsError, match="no ControlNet extension is active"):
+        host.process_images(p, host.script, {**NAMED, "control_guides": "source"})
