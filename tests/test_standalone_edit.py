@@ -63,6 +63,23 @@ def test_a_rectified_source_is_the_encoded_latent_whatever_the_target_does(model
     assert (drifting[1] - latent[0]).abs().max() > 0.01
 
 
+def test_every_group_has_its_own_image(model, latent):
+    """Two images at once: each is inverted by itself, and both branches of a group start from its image."""
+    both, plan = torch.cat([latent, latent.flip(-1)]), InversionPlan("DDIM", STEPS)
+    image = invert_image(model, both, plan)
+    for group in range(2):
+        alone = invert_image(model, both[group : group + 1], plan)
+        # One step up; further ones are not compared, as random weights amplify rounding thousandfold in each.
+        torch.testing.assert_close(image.at(STEPS - 1)[group], alone.at(STEPS - 1)[0], rtol=0, atol=1e-3)
+    _, settings = batch()
+    of_both = BranchPrompts.of_settings(settings, "a cat lying", (0, 0), "blurred")
+    sampling = SamplingPlan("DDIM", STEPS, 7.5, width=128, height=64)
+    with calls_of(model.unet) as seen:
+        rows = sample_latents(model, of_both, sampling, control_for(model, settings, STEPS), image=image)
+    assert torch.equal(seen[0][0], image.at(0)[[0, 1, 0, 1] * 2])
+    torch.testing.assert_close(rows[2:], both, rtol=1e-5, atol=1e-5)
+
+
 @pytest.mark.parametrize("sampler", ALLOWED)
 def test_the_u_net_is_asked_along_the_trajectory(model, latent, sampler):
     """Both branches start from the inverted latent; the source is on the trajectory at every call, Heun's second

@@ -1,4 +1,4 @@
-"""A real image as the source branch: inverted on the sampler's own schedule, and kept on its trajectory."""
+"""Real images as source branches, one per group: inverted on the sampler's own schedule, kept on their trajectories."""
 
 from __future__ import annotations
 
@@ -68,12 +68,12 @@ class InvertedImage:
     rectify: bool
 
     def at(self, evaluation: int) -> Tensor:
-        """The image's latents (1, channels, h, w) at U-Net call ``evaluation``, or, past the last, in the result."""
+        """The images' latents (groups, channels, h, w) at U-Net call ``evaluation``; past the last, in the result."""
         level = self.levels[evaluation]
         return self.trajectory.at(level) / _scale(level, self.exploding)
 
-    def start(self, rows: int, levels: tuple[float, ...]) -> Tensor:
-        """The inverted latent once per row, for sampling through ``levels``.
+    def start(self, branches: tuple[Branch, ...], levels: tuple[float, ...]) -> Tensor:
+        """The inverted latent of each branch's group, for sampling through ``levels``.
 
         Raises:
             SettingsError: the image was inverted through other levels.
@@ -83,14 +83,14 @@ class InvertedImage:
                 "The image was inverted for another sampler or number of steps than it is sampled with; "
                 "use the same for both."
             )
-        return self.at(0).repeat(rows, 1, 1, 1)
+        return self.at(0)[[branch.group for branch in branches]]
 
     def rectified(self, latents: Tensor, branches: tuple[Branch, ...], evaluation: int) -> Tensor:
         """``latents`` (branches, channels, h, w) with every source branch back on the trajectory."""
         if not self.rectify:
             return latents
-        on_trajectory = self.at(evaluation)[0]
-        return torch.stack([on_trajectory if b.is_source else row for b, row in zip(branches, latents)])
+        on_trajectory = self.at(evaluation)
+        return torch.stack([on_trajectory[b.group] if b.is_source else row for b, row in zip(branches, latents)])
 
 
 def _scale(sigma: float, exploding: bool) -> float:
@@ -100,7 +100,7 @@ def _scale(sigma: float, exploding: bool) -> float:
 
 @torch.no_grad()
 def invert_image(model: DiffusionModel, latent: Tensor, plan: InversionPlan, progress: bool = False) -> InvertedImage:
-    """Invert ``latent`` (1, channels, h, w), at the U-Net's scale, through the noise levels of the plan's sampler.
+    """Invert ``latent`` (groups, channels, h, w), at the U-Net's scale, through the levels of the plan's sampler.
 
     Args:
         progress: show a bar on standard error.
@@ -111,15 +111,15 @@ def invert_image(model: DiffusionModel, latent: Tensor, plan: InversionPlan, pro
     scheduler = scheduler_for(model, plan.sampler, plan.steps)
     levels, exploding = noise_levels(scheduler), SAMPLERS[plan.sampler].exploding
     ascending = sorted(set(levels))  # Heun evaluates twice at one level
-    denoise = _denoise(model, plan.source_prompt, dict(zip(levels, scheduler.timesteps)))
+    denoise = _denoise(model, [plan.source_prompt] * len(latent), dict(zip(levels, scheduler.timesteps)))
     with _counted(denoise, (len(ascending) - 1) * (1 + plan.refinements), progress) as counted:
         trajectory = invert(latent * _scale(levels[-1], exploding), ascending, counted, plan.refinements)
     return InvertedImage(trajectory, levels, exploding, plan.rectify)
 
 
-def _denoise(model: DiffusionModel, prompt: str, timesteps: dict[float, Tensor]) -> Denoise:
+def _denoise(model: DiffusionModel, prompts: list[str], timesteps: dict[float, Tensor]) -> Denoise:
     """The model at guidance 1; ``timesteps`` holds the timestep at which the sampler evaluates each noise level."""
-    predict = GuidedPrediction(model, [prompt], "", [1.0])
+    predict = GuidedPrediction(model, prompts, "", [1.0] * len(prompts))
     predicts_v = model.config.prediction_type == "v_prediction"
 
     def denoise(x: Tensor, sigma: float) -> Tensor:

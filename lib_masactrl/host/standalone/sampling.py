@@ -120,8 +120,8 @@ def sample_latents(
     Args:
         control: ``None`` samples a plain batch.
         progress: show a bar on standard error.
-        image: a real image for the source branch, which then has guidance 1; every branch starts from its inverted
-            latent instead of from noise.
+        image: a real image for each group's source branch, which then has guidance 1; every branch starts from its
+            inverted latent instead of from noise.
 
     Raises:
         SettingsError: the size does not suit the model.
@@ -134,7 +134,7 @@ def sample_latents(
     noise = {"generator": generators} if SAMPLERS[plan.sampler].draws_noise else {}
     predict = _prediction(model, batch, plan.cfg_scale, image)
     if image:
-        latents = image.start(len(batch.branches), noise_levels(scheduler))
+        latents = image.start(batch.branches, noise_levels(scheduler))
     else:
         latents = _start_noise(model, plan, generators) * scheduler.init_noise_sigma
     with attached(model.unet, control) if control else contextlib.nullcontext():
