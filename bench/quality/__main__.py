@@ -6,28 +6,15 @@ import argparse
 import logging
 from pathlib import Path
 
-import numpy as np
 import torch
 
-from bench.quality.classifier import LayoutClassifier, accuracy, train_classifier
+from bench.quality.classifier import accuracy, classifier
 from bench.training.load import load_checkpoint
 from bench.training.sample import sample_layouts, save_grid
 from bench.training.vae import to_tensor
 from bench.world import all_layouts
 
 log = logging.getLogger("bench.quality")
-
-
-def cached_classifier(work: Path) -> LayoutClassifier:
-    """The judge; trained once and kept in `work`."""
-    path = work / "classifier.pt"
-    if not path.exists():
-        torch.save(train_classifier(work / "world", work / "heldout").state_dict(), path)
-    model = LayoutClassifier().eval()
-    model.load_state_dict(torch.load(path, weights_only=True))
-    held = to_tensor(np.load(work / "heldout" / "pictures.npy"))
-    log.info("classifier on held-out renders: %s", accuracy(model, held, np.load(work / "heldout" / "layouts.npy")))
-    return model
 
 
 def main() -> None:
@@ -47,7 +34,7 @@ def main() -> None:
     pictures, numbers = sample_layouts(checkpoint, options.per_layout, options.seed, options.guidance)
     save_grid(pictures, len(all_layouts()), options.sheet)
     log.info("contact sheet, one column per layout: %s", options.sheet)
-    judge = cached_classifier(options.work)
+    judge = classifier(options.work)
     log.info(
         "samples judged at guidance %s: %s", options.guidance, accuracy(judge, to_tensor(pictures.numpy()), numbers)
     )

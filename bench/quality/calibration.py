@@ -17,7 +17,7 @@ from bench.quality.pairs import random_pairs
 from bench.world import random_identity, random_scene, render
 
 
-def calibration(count: int) -> list[str]:
+def calibration(count: int = 200) -> list[str]:
     """A table in Markdown: each measure on pairs of true renders, of one identity and of two."""
     same, different = (_on_renders(count, same=same) for same in (True, False))
     lines = [

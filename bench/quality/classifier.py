@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from functools import cache
 from itertools import pairwise
 from pathlib import Path
 
@@ -83,3 +84,16 @@ def accuracy(model: LayoutClassifier, pictures: Tensor, numbers: np.ndarray | Te
     right = torch.stack([part.argmax(dim=1) == targets[:, i] for i, part in enumerate(model(pictures))], dim=1)
     shares = {question: round(float(right[:, i].float().mean()), 4) for i, question in enumerate(WORDS)}
     return shares | {"all": round(float(right.all(dim=1).float().mean()), 4)}
+
+
+@cache
+def classifier(work: Path = Path(".snapshots")) -> LayoutClassifier:
+    """The judge; trained once and kept in `work`."""
+    path = work / "classifier.pt"
+    if not path.exists():
+        torch.save(train_classifier(work / "world", work / "heldout").state_dict(), path)
+    model = LayoutClassifier().eval()
+    model.load_state_dict(torch.load(path, weights_only=True))
+    held = to_tensor(np.load(work / "heldout" / "pictures.npy"))
+    log.info("classifier on held-out renders: %s", accuracy(model, held, np.load(work / "heldout" / "layouts.npy")))
+    return model

@@ -15,6 +15,7 @@ from bench.quality.measures import (
     expected_mask,
     identity_distance,
     overlap,
+    psnr,
     silhouette,
 )
 from bench.quality.pairs import Pair
@@ -25,13 +26,15 @@ from bench.world import all_layouts
 
 @dataclass(frozen=True)
 class Figures:
-    """Arrays (pairs,): identity and background in Lab units, layout right or not, silhouettes' overlaps in 0..1."""
+    """Arrays (pairs,): identity and background in Lab units, layout right or not, silhouettes' overlaps in 0..1,
+    PSNR in dB outside the edit."""
 
     identity: np.ndarray
     background: np.ndarray
     right: np.ndarray
     shape_of_target: np.ndarray
     shape_of_source: np.ndarray
+    kept_outside: np.ndarray
 
 
 def figures(pairs: Sequence[Pair], pictures: Pictures, classifier: LayoutClassifier) -> Figures:
@@ -40,12 +43,12 @@ def figures(pairs: Sequence[Pair], pictures: Pictures, classifier: LayoutClassif
     with torch.no_grad():
         answers = torch.stack([part.argmax(dim=1) for part in classifier(to_tensor(pictures.targets))], dim=1)
     measured = [_of_pair(*each) for each in zip(pairs, pictures.sources, pictures.targets)]
-    identity, background, of_target, of_source = (np.array(column) for column in zip(*measured))
+    identity, background, of_target, of_source, outside = (np.array(column) for column in zip(*measured))
     right = (answers == layout_targets(numbers)).all(dim=1).numpy()
-    return Figures(identity, background, right, of_target, of_source)
+    return Figures(identity, background, right, of_target, of_source, outside)
 
 
-def _of_pair(pair: Pair, source: np.ndarray, target: np.ndarray) -> tuple[float, float, float, float]:
+def _of_pair(pair: Pair, source: np.ndarray, target: np.ndarray) -> tuple[float, ...]:
     layouts = (pair.source, pair.target)
     source_inner, target_inner = (expected_mask(layout) for layout in layouts)
     source_outer, target_outer = (covering_mask(layout) for layout in layouts)
@@ -55,6 +58,7 @@ def _of_pair(pair: Pair, source: np.ndarray, target: np.ndarray) -> tuple[float,
         background_distance(source, source_outer, target, target_outer),
         overlap(shape, pair.target),
         overlap(shape, pair.source),
+        psnr(source, target, ~(source_outer | target_outer)),
     )
 
 

@@ -48,6 +48,13 @@ def background_distance(
     return float(np.linalg.norm(difference, axis=-1).mean())
 
 
+def psnr(first: np.ndarray, second: np.ndarray, where: np.ndarray | None = None) -> float:
+    """Peak signal-to-noise ratio in dB of pictures uint8 (h, w, 3), within the mask `where`; infinite if equal."""
+    squared = (first.astype(np.float64) - second) ** 2
+    error = (squared if where is None else squared[where]).mean()
+    return float(10 * np.log10(255**2 / error)) if error else np.inf
+
+
 @cache
 def expected_mask(layout: Layout, size: int = 64, margin: int = 1) -> np.ndarray:
     """Where a creature of this layout must be, bool (size, size): the unjittered mask, `margin` pixels narrower."""

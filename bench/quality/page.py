@@ -2,41 +2,56 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from PIL import Image
 
-from bench.quality.figures import Figures, interval, share
+from bench.quality.classifier import classifier
+from bench.quality.figures import Figures, figures, interval, share
+from bench.quality.measures import psnr
+from bench.quality.pairs import Pair
 from bench.quality.rows import Pictures, Row
-from bench.quality.sections import Section
 
 HEAD = (
-    "| target | identity distance | against {first} | background distance | layout right | silhouette IoU |",
-    "| --- | --- | --- | --- | --- | --- |",
+    "| target | identity distance | against {first} | background distance | PSNR outside | layout right "
+    "| silhouette IoU: target | source |",
+    "| --- | --- | --- | --- | --- | --- | --- | --- |",
 )
 
 
-def table(section: Section, measured: Mapping[Row, Figures]) -> list[str]:
-    """The section's rows that were measured, in Markdown; the first of them is the baseline."""
-    rows = [row for row in section.rows if row in measured]
-    if not rows:
-        return []
-    baseline = measured[rows[0]].identity.mean()
-    return [HEAD[0].format(first=rows[0].name), *HEAD[1:], *(_line(row, measured[row], baseline) for row in rows)]
+def edit_table(pairs: Sequence[Pair], painted: Mapping[Row, Pictures]) -> list[str]:
+    """A line per row; the first is what the others are compared with."""
+    judge = classifier()
+    measured = {row: figures(pairs, pictures, judge) for row, pictures in painted.items()}
+    first = next(iter(measured))
+    baseline = measured[first].identity.mean()
+    head = HEAD[0].format(first=first.name)
+    return [head, HEAD[1], *(_line(row, each, baseline) for row, each in measured.items())]
 
 
 def _line(row: Row, figures: Figures, baseline: float) -> str:
-    change = 100 * (figures.identity.mean() / baseline - 1)
     cells = (
         row.name,
         interval(figures.identity),
-        f"{change:+.0f}%",
+        f"{100 * (figures.identity.mean() / baseline - 1):+.0f}%",
         interval(figures.background),
+        interval(figures.kept_outside),
         share(figures.right),
         interval(figures.shape_of_target, 2),
+        interval(figures.shape_of_source, 2),
     )
     return f"| {' | '.join(cells)} |"
+
+
+def reconstruction_table(pairs: Sequence[Pair], painted: Mapping[Row, Pictures]) -> list[str]:
+    """PSNR of each row's targets to its sources, and how far it is at most from the first row's, picture by picture."""
+    lines = ["| source branch | PSNR | largest difference to the round trip |", "| --- | --- | --- |"]
+    measured = {row: np.array([*map(psnr, each.sources, each.targets)]) for row, each in painted.items()}
+    round_trip = next(iter(measured.values()))
+    for row, values in measured.items():
+        lines.append(f"| {row.name} | {interval(values)} | {np.abs(values - round_trip).max():.2f} |")
+    return lines
 
 
 def contact_sheet(columns: list[np.ndarray], scale: int = 2) -> Image.Image:
@@ -47,9 +62,9 @@ def contact_sheet(columns: list[np.ndarray], scale: int = 2) -> Image.Image:
     return sheet.resize((sheet.width * scale, sheet.height * scale), Image.Resampling.NEAREST)
 
 
-def sheet_of(section: Section, painted: Mapping[Row, Pictures], lines: int = 8) -> tuple[Image.Image, str] | None:
-    """The contact sheet of a section's shown rows and what its columns are; `None` if nothing is there to show."""
-    rows = [row for row in section.shown if row in painted]
+def sheet_of(shown: Sequence[Row], painted: Mapping[Row, Pictures], lines: int = 8) -> tuple[Image.Image, str] | None:
+    """The contact sheet of the shown rows and what its columns are; `None` if nothing is there to show."""
+    rows = [row for row in shown if row in painted]
     if not rows:
         return None
     columns = [painted[rows[0]].sources[:lines], *(painted[row].targets[:lines] for row in rows)]

@@ -60,12 +60,13 @@ class Store:
         slug = re.sub(r"[^a-z0-9]+", "-", row.name.lower()).strip("-")
         return self.folder / f"{slug}-{digest.hexdigest()[:12]}.npz"
 
-    def load(self, row: Row, pairs: Sequence[Pair]) -> Pictures | None:
-        """The pictures of `row` on `pairs`, or `None` if a lot is not there."""
-        paths = [self.path(row, lot) for lot in lots(pairs)]
-        if not all(path.exists() for path in paths):
-            return None
-        kept = [dict(np.load(path)) for path in paths]
+    def painted(self, row: Row, asked: Sequence[tuple[Pair, ...]]) -> int:
+        """How many of the lots `asked` are there, up to the first that is not."""
+        return next((number for number, lot in enumerate(asked) if not self.path(row, lot).exists()), len(asked))
+
+    def load(self, row: Row, pairs: Sequence[Pair]) -> Pictures:
+        """The pictures of `row` on `pairs`, all of which have to be there."""
+        kept = [dict(np.load(self.path(row, lot))) for lot in lots(pairs)]
         return Pictures(*(np.concatenate([each[name] for each in kept]) for name in ("sources", "targets")))
 
     def save(self, row: Row, lot: tuple[Pair, ...], pictures: Pictures) -> None:

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
+from bench.quality import page
 from bench.quality.painting import PLAN, controlled, plain, sdedit
 from bench.quality.pairs import Pair, random_pairs
-from bench.quality.rows import Row
+from bench.quality.photographs import edited, reconstructed, unedited
+from bench.quality.photographs import img2img as img2img_of_photograph
+from bench.quality.rows import Pictures, Row
+from lib_masactrl.host.standalone.samplers import SAMPLERS
+
+Table = Callable[[Sequence[Pair], Mapping[Row, Pictures]], list[str]]
 
 NO_CONTROL = Row("no control", plain)
 
@@ -22,6 +28,7 @@ class Section:
         rows: the first one is what the others are compared with.
         shown: the rows on the contact sheet; empty for no sheet.
         pairs: the pairs that all rows paint, from their number.
+        table: the section's table in Markdown.
     """
 
     name: str
@@ -30,6 +37,7 @@ class Section:
     rows: tuple[Row, ...]
     shown: tuple[Row, ...] = ()
     pairs: Callable[[int], tuple[Pair, ...]] = random_pairs
+    table: Table = page.edit_table
 
 
 def mutual(start_step: int, start_layer: int) -> Row:
@@ -46,7 +54,17 @@ def img2img(strength: float) -> Row:
     return Row(f"SDEdit, strength {strength}", partial(sdedit, strength=strength))
 
 
-SDEDIT = (img2img(0.4), img2img(0.6), img2img(0.8))
+STRENGTHS = (0.4, 0.6, 0.8)
+SDEDIT = tuple(map(img2img, STRENGTHS))
+
+
+def reconstruction(sampler: str, rectify: bool) -> Row:
+    """The source branch alone under `sampler`."""
+    name = f"{sampler}, {'rectified' if rectify else 'not rectified'}"
+    return Row(f"reconstruction, {name}", partial(reconstructed, sampler=sampler, rectify=rectify))
+
+
+UNEDITED = Row("real image, autoencoder's round trip", unedited)
 
 SYNTHESIS = Section(
     "synthesis",
@@ -66,5 +84,34 @@ GRID = Section(
     pairs=lambda count: random_pairs(min(count, 60)),
 )
 
-SECTIONS = (SYNTHESIS, GRID)
+REAL = Section(
+    "real",
+    "Real images",
+    "A held-out render stands for the photograph. Everything is measured against the photograph itself, so the "
+    "autoencoder's loss is in every figure; the last line shows that loss alone. Inversion is under the empty prompt.",
+    (
+        Row("real image, no control", partial(edited, rectify=True, start_step=PLAN.steps)),
+        *(Row(f"real image, SDEdit, strength {s}", partial(img2img_of_photograph, strength=s)) for s in STRENGTHS),
+        Row("real image, mutual, S=4, L=10, rectified", partial(edited, rectify=True, start_step=4)),
+        Row("real image, mutual, S=4, L=10, not rectified", partial(edited, rectify=False, start_step=4)),
+        UNEDITED,
+    ),
+    pairs=lambda count: random_pairs(min(count, 100)),
+)
+
+RECONSTRUCTION = Section(
+    "reconstruction",
+    "Real images: what inversion gives back",
+    "PSNR in dB of the source branch against the photograph, 50 steps, at guidance 1, of the samplers that draw no "
+    "noise. Rectified sources are put back on their trajectory before every step, so they end at the encoded latent; "
+    "the difference to the autoencoder's round trip is what this table checks.",
+    (
+        UNEDITED,
+        *(reconstruction(name, way) for name, s in SAMPLERS.items() if not s.draws_noise for way in (True, False)),
+    ),
+    pairs=lambda count: random_pairs(min(count, 100)),
+    table=page.reconstruction_table,
+)
+
+SECTIONS = (SYNTHESIS, GRID, REAL, RECONSTRUCTION)
 STEPS = PLAN.steps

@@ -11,16 +11,15 @@ import logging
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from functools import cache, partial
+from itertools import chain
 from pathlib import Path
 
 import torch
 
-from bench.quality.__main__ import cached_classifier
 from bench.quality.calibration import calibration
-from bench.quality.figures import figures
-from bench.quality.page import sheet_of, table
+from bench.quality.page import sheet_of
 from bench.quality.pairs import Pair, lots
-from bench.quality.rows import Row, Store
+from bench.quality.rows import Pictures, Row, Store
 from bench.quality.sections import SECTIONS, STEPS, Section
 from lib_masactrl.host.standalone.checkpoint import load_checkpoint
 
@@ -52,18 +51,15 @@ def wanted(sections: Sequence[Section], options: argparse.Namespace, store: Stor
 
 
 def write_page(sections: Sequence[Section], store: Store, options: argparse.Namespace) -> None:
-    """Measure every row that is kept, and write page and pictures."""
-    classifier = cached_classifier(options.work)
-    lines = ["# The proving ground: what control does, in numbers", "", *introduction(options.pairs)]
+    """Measure what is kept, and write page and pictures."""
+    lines = ["# The proving ground: what control does, in numbers", "", *introduction()]
     for section in sections:
-        pairs = section.pairs(options.pairs)
-        kept = {row: store.load(row, pairs) for row in section.rows}
-        painted = {row: pictures for row, pictures in kept.items() if pictures is not None}
-        for row in kept.keys() - painted.keys():
-            log.info("not on the page, as it is not painted yet: %s", row.name)
-        measured = {row: figures(pairs, pictures, classifier) for row, pictures in painted.items()}
-        lines += ["", f"## {section.title}", "", section.text, "", *table(section, measured)]
-        if sheet := sheet_of(section, painted):
+        pairs, painted = kept(section, store, options.pairs)
+        if not painted:
+            continue
+        lines += ["", f"## {section.title}", "", f"{section.text} {len(pairs)} pairs.", ""]
+        lines += section.table(pairs, painted)
+        if sheet := sheet_of(section.shown, painted):
             picture, caption = sheet
             name = f"proving-ground-{section.name}.png"
             picture.save(options.out / name)
@@ -72,14 +68,25 @@ def write_page(sections: Sequence[Section], store: Store, options: argparse.Name
     log.info("written: %s", options.out / "proving-ground.md")
 
 
-def introduction(count: int) -> list[str]:
+def kept(section: Section, store: Store, count: int) -> tuple[tuple[Pair, ...], dict[Row, Pictures]]:
+    """As many pairs as all begun rows of a section have been painted on, and the rows' pictures."""
+    asked = lots(section.pairs(count))
+    done = {row: store.painted(row, asked) for row in section.rows}
+    for row, number in done.items():
+        if number < len(asked):
+            log.info("%s: %d of %d lots are painted", row.name, number, len(asked))
+    pairs = tuple(chain.from_iterable(asked[: min(filter(None, done.values()), default=0)]))
+    return pairs, {row: store.load(row, pairs) for row, number in done.items() if number}
+
+
+def introduction() -> list[str]:
     """What was measured, how, and on what scale."""
     return [
-        f"Written by `python -m bench.quality.table --pairs {count}`: {count} pairs of captions, one noise seed each, "
+        "Written by `python -m bench.quality.table`: pairs of captions, one noise seed each, "
         f"DDIM, {STEPS} steps, CFG 7.5, on the tiny checkpoint of `demo/checkpoint`. Means with 95% confidence "
         "intervals.",
         "",
-        *calibration(count),
+        *calibration(),
     ]
 
 
