@@ -8,7 +8,7 @@ Idle (no argument) it touches no request. Over the API its one argument is an ob
 * ``seeds_of``: for each image, which of the host's own seeds it gets, counted from 0;
 * ``encoder_seed``: seed torch's global generator, from which the host draws when it encodes init images. (Left alone,
   an img2img result depends on the request before it, without MasaCtrl too; visible with an untrained encoder.)
-* ``low_memory``: let the Forge family believe that no more rows than these fit into one U-Net call, so that it evaluates
+* ``low_memory``: let the Forge family believe that no more rows than these fit into one U-Net call, so that it takes
   cond and uncond apart (AUTOMATIC1111 has an option for that);
 * ``trace``: keep the denoised latents of every denoiser evaluation, for ``GET /fault/trace``.
 """
