@@ -13,8 +13,14 @@ from lib_masactrl.guidance import Guidance, parse_guidance
 #: The ways to let targets see the source; ``lib_masactrl.control.METHODS`` implements each.
 METHOD_NAMES = ("mutual", "union")
 
+#: Where the source comes from; ``auto`` is settled by :meth:`MasaCtrlSettings.with_source_settled`.
+SOURCE_NAMES = ("auto", "prompt", "image")
+
 #: Longer texts are refused: no prompt needs them, and the host would tokenise them chunk by chunk for minutes.
 MAXIMUM_TEXT_LENGTH = 10_000
+
+#: More fixed-point iterations than this no inversion step needs: float32 does not resolve what they would change.
+MAXIMUM_REFINEMENTS = 100
 
 #: More rows than this in one batch fit no graphics card; a stray paste into "more targets" should say so at once.
 MAXIMUM_TARGETS = 32
@@ -152,11 +158,20 @@ class MasaCtrlSettings:
     """The settings of one request, in the order in which the accordion shows them (the caller's contract)."""
 
     enabled: bool = _setting(FlagSetting, False, "Enabled", "Make a source image too and let the target follow it.")
+    source: str = _setting(
+        ChoiceSetting,
+        "auto",
+        "Source",
+        "Whose identity is kept: prompt: a picture made from the source prompt. image: the img2img picture itself. "
+        "auto: the picture in img2img, else the prompt.",
+        choices=SOURCE_NAMES,
+    )
     source_prompt: str = _setting(
         TextSetting,
         "",
         "Source prompt",
-        "Describes the picture whose identity is kept. The tab's own prompt describes the new pose, view or action.",
+        "Describes the picture whose identity is kept; may stay empty for an image. The tab's own prompt describes the "
+        "new pose, view or action.",
     )
     more_targets: str = _setting(
         TextSetting, "", "More targets", "Further target prompts, one per line; all share the one source."
@@ -184,6 +199,25 @@ class MasaCtrlSettings:
         "Start layer",
         "L: control begins at this self-attention layer, counted from 0; empty: 10 of 16 in SD 1 and 2, 44 of 70 in "
         "SDXL. Lower layers keep more of the source's layout.",
+    )
+    inversion_steps: int = _setting(
+        CountSetting,
+        0,
+        "Inversion steps",
+        "For an image: DDIM inversion takes at least so many steps over the whole schedule; 0: as many as sampling.",
+    )
+    inversion_refinements: int = _setting(
+        CountSetting,
+        0,
+        "Inversion refinements",
+        "For an image: fixed-point iterations per inversion step. Each makes the inversion more exact, and takes as "
+        "long as the inversion itself.",
+    )
+    rectify: bool = _setting(
+        FlagSetting,
+        True,
+        "Rectify",
+        "For an image: put the source back on its inversion's trajectory at every step, so that it stays the image.",
     )
     show_source: bool = _setting(
         FlagSetting, True, "Show source", "Keep the source image among the results, after the targets."
@@ -224,11 +258,32 @@ class MasaCtrlSettings:
                 f"MasaCtrl: end_step is {self.end_step}, before start_step {self.start_step}; "
                 f"give an end_step of {self.start_step} or more, or leave it empty for the last step."
             )
-        if self.enabled and not self.source_prompt.strip():
+        if self.inversion_refinements > MAXIMUM_REFINEMENTS:
+            raise SettingsError(
+                f"MasaCtrl: inversion_refinements is {self.inversion_refinements}, but more than {MAXIMUM_REFINEMENTS} "
+                "change nothing in float32; give fewer."
+            )
+        if self.enabled and self.source == "prompt" and not self.source_prompt.strip():
             raise SettingsError(
                 "MasaCtrl: source_prompt is empty, but it has to describe the picture whose identity is kept; "
                 "fill in source_prompt or disable MasaCtrl."
             )
+
+    def with_source_settled(self, image_given: bool) -> MasaCtrlSettings:
+        """These settings with ``source`` either ``prompt`` or ``image``.
+
+        Args:
+            image_given: whether the request has a picture (img2img).
+
+        Raises:
+            SettingsError: the source is an image and there is none, or it is a prompt and that is empty.
+        """
+        if self.source == "image" and not image_given:
+            raise SettingsError(
+                "MasaCtrl: source is 'image', but there is no picture here; edit it in img2img, "
+                "or give source 'prompt' and a source_prompt."
+            )
+        return self.replace(source="image" if image_given else "prompt") if self.source == "auto" else self
 
     @classmethod
     def from_mapping(cls, given: Mapping[str, Any]) -> MasaCtrlSettings:

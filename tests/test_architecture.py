@@ -23,6 +23,7 @@ ALLOWED = {
     "branches": {"errors"},
     "layers": {"errors"},
     "inversion": {"errors"},
+    "trajectory_cache": {"inversion"},
     "attention": {"branches"},
     "control": {"attention", "branches", "errors", "schedule"},
     "patching": {"control", "layers"},

@@ -59,6 +59,7 @@ def test_pictures_carry_their_settings(generate, tmp_path):
     assert given["MasaCtrl result"] == "2 of 3 steps; 12 of 16 layers"
     assert MasaCtrlSettings.from_infotext(given) == MasaCtrlSettings(
         enabled=True,
+        source="prompt",
         source_prompt="a cat: standing, in snow",
         more_targets="a cat jumping",
         start_step=1,

@@ -69,7 +69,11 @@ def test_without_rectification_the_source_drifts_and_advice_is_given(edit, tmp_p
     assert status == 0
     target, _ = sorted((tmp_path / "out").iterdir())
     given = entries(target)[1]
-    assert (given["MasaCtrl rectify"], given["MasaCtrl refine"], given["Sampler"]) == ("False", "1", "Euler")
+    assert (given["MasaCtrl rectify"], given["MasaCtrl inversion refinements"], given["Sampler"]) == (
+        "False",
+        "1",
+        "Euler",
+    )
     assert given["MasaCtrl source prompt"] == "a cat"
     kept, possible = decibels(given["MasaCtrl PSNR"])
     assert ("leave out --no-rectify" in said) == (kept < possible - 1) and kept != possible

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from lib_masactrl.errors import InversionError
-from lib_masactrl.inversion import SourceTrajectory, invert
+from lib_masactrl.inversion import NoiseSchedule, SourceTrajectory, invert, subdivided
 
 #: The data are Gaussian with this mean and standard deviation in every value.
 MEAN, SPREAD = 0.7, 0.5
@@ -159,3 +159,19 @@ def test_a_single_level_has_nothing_to_invert():
 def test_rows_do_not_see_each_other():
     both = invert(clean(), levels(7), gaussian, 1).start
     assert torch.equal(both[1:], invert(clean()[1:], levels(7), gaussian, 1).start)
+
+
+def test_a_noise_schedule_gives_the_levels_of_the_alphas():
+    alphas = torch.linspace(0.999, 0.005, 1000, dtype=torch.float64)
+    schedule = NoiseSchedule.of_alphas_cumprod(alphas)
+    for timestep in (0, 1, 500, 999):
+        expected = float(((1 - alphas[timestep]) / alphas[timestep]).sqrt())
+        assert schedule.level(timestep) == pytest.approx(expected, rel=1e-12)
+    between = schedule.level(500.25)
+    assert between == pytest.approx(schedule.level(500) ** 0.75 * schedule.level(501) ** 0.25, rel=1e-12)
+    assert (schedule.level(-3), schedule.level(2000)) == (schedule.level(0), schedule.level(999))
+
+
+def test_subdividing_keeps_the_given_levels():
+    assert subdivided((0.0, 1.0, 3.0), 1) == (0.0, 1.0, 3.0)
+    assert subdivided((0.0, 1.0, 3.0), 4) == (0.0, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 2.5, 3.0)

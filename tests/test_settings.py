@@ -21,9 +21,13 @@ valid = st.fixed_dictionaries(
     optional={
         "enabled": st.just(True),
         "more_targets": texts,
+        "source": st.sampled_from(["auto", "prompt", "image"]),
         "method": st.sampled_from(["mutual", "union"]),
         "start_step": counts,
         "start_layer": st.none() | counts,
+        "inversion_steps": counts,
+        "inversion_refinements": st.integers(0, 100),
+        "rectify": st.booleans(),
         "show_source": st.booleans(),
     },
 ).map(lambda values: {**values, "enabled": True})
@@ -80,6 +84,11 @@ REFUSED = [
     ("source_prompt", "x" * 10_000_000),
     ("more_targets", 3),
     ("more_targets", "a\n" * 40),
+    ("source", "picture"),
+    ("source", True),
+    ("inversion_steps", -1),
+    ("inversion_refinements", 101),
+    ("rectify", "maybe"),
     ("method", "Mutual"),
     ("method", 0),
     ("method", None),
@@ -124,7 +133,20 @@ def test_unknown_keys_are_refused_with_those_that_exist(key):
 
 def test_an_enabled_run_needs_a_source_prompt():
     with pytest.raises(SettingsError, match="source_prompt is empty"):
-        MasaCtrlSettings.from_args([True, "  "])
+        MasaCtrlSettings.from_args([True, "prompt", "  "])
+    with pytest.raises(SettingsError, match="source_prompt is empty"):
+        MasaCtrlSettings.from_args([True]).with_source_settled(image_given=False)
+
+
+def test_the_source_is_settled_by_whether_there_is_an_image():
+    auto = MasaCtrlSettings(enabled=True, source_prompt="a cat")
+    assert auto.with_source_settled(image_given=False).source == "prompt"
+    assert auto.with_source_settled(image_given=True).source == "image"
+    assert MasaCtrlSettings(enabled=True).with_source_settled(image_given=True).source == "image"
+    given = auto.replace(source="prompt")
+    assert given.with_source_settled(image_given=True) is given
+    with pytest.raises(SettingsError, match="no picture here"):
+        auto.replace(source="image").with_source_settled(image_given=False)
 
 
 def test_more_values_than_settings_are_refused():
@@ -133,14 +155,16 @@ def test_more_values_than_settings_are_refused():
 
 
 def test_what_stands_in_a_closed_accordion_cannot_stop_a_picture():
-    assert MasaCtrlSettings.from_args([False, "", "", "mutual", 4, "three", "ten", True]) == MasaCtrlSettings()
+    assert (
+        MasaCtrlSettings.from_args([False, "prompt", "", "", "mutual", 4, "three", "ten", True]) == MasaCtrlSettings()
+    )
 
 
 def test_overrides_win_and_are_checked():
-    assert MasaCtrlSettings.from_args([True, "a cat"], {"start_step": "8"}).start_step == 8
-    assert MasaCtrlSettings.from_args([False, "a cat"], {"enabled": "True"}).enabled
+    assert MasaCtrlSettings.from_args([True, "prompt", "a cat"], {"start_step": "8"}).start_step == 8
+    assert MasaCtrlSettings.from_args([False, "prompt", "a cat"], {"enabled": "True"}).enabled
     with pytest.raises(SettingsError, match="start_step"):
-        MasaCtrlSettings.from_args([True, "a cat"], {"start_step": -1})
+        MasaCtrlSettings.from_args([True, "prompt", "a cat"], {"start_step": -1})
 
 
 def test_targets_are_the_lines_that_say_something():

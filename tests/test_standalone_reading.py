@@ -12,7 +12,8 @@ import torch
 from PIL import Image
 
 from lib_masactrl.errors import SettingsError
-from lib_masactrl.host.standalone.reading import fitted, fitting_size, psnr, read_picture, to_tensor
+from lib_masactrl.host.standalone.reading import fitted, fitting_size, read_picture, to_tensor
+from lib_masactrl.inversion import psnr
 
 SIZE = (6, 4)
 RED, WHITE = (255, 0, 0), (255, 255, 255)

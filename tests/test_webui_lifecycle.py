@@ -54,7 +54,7 @@ def latents(processed) -> torch.Tensor:
 
 
 def test_disabled_touches_nothing(host):
-    p, processed = run(host, [False, "", "", "mutual", 4, "", "", True])
+    p, processed = run(host, [False, "auto", "", "", "mutual", 4, "", ""])
     assert leftovers(host, p) == []
     assert len(processed.images) == 1
     assert p.extra_generation_params == {}
@@ -169,7 +169,7 @@ def test_init_images_follow_their_groups(host):
     p = Request(host, batch_size=2, init_images=["one", "two"])
     seen = []
     p.init = lambda *_: seen.extend(p.init_images)
-    host.process_images(p, host.script, {**NAMED, "more_targets": "a cat asleep"})
+    host.process_images(p, host.script, {**NAMED, "source": "prompt", "more_targets": "a cat asleep"})
     assert seen == ["one", "one", "two", "two", "one", "two"]
     assert p.init_images == ["one", "two"]
 

@@ -156,9 +156,11 @@ def installed() -> Iterator[StandIn]:
     host = StandIn()
     package = types.ModuleType("modules")
     parts = {name: getattr(host, name) for name in MODULES}
+    parts |= {name: types.ModuleType(f"modules.{name}") for name in ("paths", "sd_samplers_common")}
     fakes = {"modules": package, **{f"modules.{name}": part for name, part in parts.items()}}
     vars(package).update(parts)
-    over_it = tuple(f"lib_masactrl.host.{name}" for name in ("a1111", "controlled", "controlnet", "refusals"))
+    names = ("a1111", "controlled", "controlnet", "real_image", "refusals")
+    over_it = tuple(f"lib_masactrl.host.{name}" for name in names)
     before = {name: sys.modules.get(name) for name in (*fakes, *over_it)}
     for name in over_it:
         sys.modules.pop(name, None)

@@ -15,6 +15,7 @@ from modules import processing, shared
 from lib_masactrl.host import infotext
 from lib_masactrl.host.batch import BranchBatch
 from lib_masactrl.host.controlled import controlled
+from lib_masactrl.host.real_image import RealImage, check_real_image, noting_pictures
 from lib_masactrl.host.refusals import check_model, check_network, check_prompts, check_reference_units
 from lib_masactrl.settings import MasaCtrlSettings
 
@@ -46,6 +47,7 @@ def begin(p: Any, args: tuple[Any, ...]) -> None:
     settings = MasaCtrlSettings.from_args(args, getattr(p, OVERRIDES, None))
     if not settings.enabled:
         return
+    settings = settings.with_source_settled(image_given=any(getattr(p, "init_images", None) or []))
     batch = BranchBatch(settings)
     setattr(p, BATCH, batch)
     batch.enlarge(p)
@@ -61,6 +63,9 @@ def prepare(p: Any) -> None:
     if batch is None:
         return
     check_model(batch.settings)
+    if batch.settings.source == "image":
+        check_real_image(p, batch.settings)
+        _wrap_init(p, batch)
     batch.write_branches(p, lambda prompt: shared.prompt_styles.apply_styles_to_prompt(prompt, p.styles))
     check_prompts([*p.all_prompts, *(getattr(p, "all_hr_prompts", None) or [])])
     check_reference_units(p)
@@ -70,13 +75,17 @@ def prepare(p: Any) -> None:
 
 
 def drop_sources(p: Any, results: Any, iteration: int) -> None:
-    """``postprocess_batch_list``: take the sources out of the results, as ``show_source`` asks.
+    """``postprocess_batch_list``: say how well real images were kept; take sources out, as ``show_source`` asks.
 
     The host obliges whoever changes the number of images to shorten the request's lists as well
     (A1111 ``scripts.py``, ``postprocess_batch_list``).
     """
     batch = getattr(p, BATCH, None)
-    if batch is None or batch.settings.show_source:
+    if batch is None:
+        return
+    if batch.image is not None:
+        _report_reconstruction(p, batch.image, results.images)
+    if batch.settings.show_source:
         return
     kept = len(results.images) - batch.sources(iteration)
     for values in (results.images, p.prompts, p.negative_prompts, p.seeds, p.subseeds):
@@ -110,6 +119,29 @@ def _refuse(p: Any, error: Exception) -> None:
     def init(*args: Any, **kwargs: Any) -> None:
         _unwrap(p, "init")
         raise error
+
+    _wrap(p, "init", init)
+
+
+def _report_reconstruction(p: Any, image: RealImage, decoded: list[Any]) -> None:
+    decibels = image.reconstruction(decoded)
+    if decibels is None:
+        return
+    infotext.write_reconstruction(p, decibels)
+    advice = image.advice(decibels)
+    if advice:
+        p.comment(advice)
+
+
+def _wrap_init(p: Any, batch: BranchBatch) -> None:
+    """Note the pictures that the request's ``init`` encodes."""
+    original = p.init
+
+    def init(*args: Any, **kwargs: Any) -> Any:
+        if getattr(p, BATCH, None) is not batch:
+            return original(*args, **kwargs)
+        with noting_pictures(p.sd_model, batch.noted):
+            return original(*args, **kwargs)
 
     _wrap(p, "init", init)
 

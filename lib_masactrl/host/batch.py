@@ -8,11 +8,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import torch
+from torch import Tensor
 
 from lib_masactrl.branches import Branch, branches_in_batch
 from lib_masactrl.errors import UnsupportedCombinationError
 from lib_masactrl.settings import MasaCtrlSettings
+
+if TYPE_CHECKING:
+    from lib_masactrl.host.real_image import RealImage
 
 _T = TypeVar("_T")
 
@@ -32,6 +38,9 @@ class BranchBatch:
     def __init__(self, settings: MasaCtrlSettings) -> None:
         self.settings = settings
         self.group_count = 0
+        #: The pictures that the host encoded, and the real image of the batch that is sampled now.
+        self.noted: list[Tensor] = []
+        self.image: RealImage | None = None
         self._groups_per_batch = 1
         self._original: dict[str, Any] = {}
 
@@ -82,11 +91,23 @@ class BranchBatch:
             mine = self._for_groups(getattr(p, name, None))
             if mine:
                 setattr(p, name, self._spread(mine, lambda value, _: value))
+        if self.settings.source == "image" and not self.settings.rectify:
+            # A source that runs freely has guidance 1, as its inversion had: cond and uncond are the same prompt.
+            p.all_negative_prompts = self._spread(
+                self._for_groups(p.all_negative_prompts),
+                lambda negative, branch: source if branch.is_source else negative,
+            )
 
     def branches(self, iteration: int) -> tuple[Branch, ...]:
         """The branches of the host's batch number ``iteration``; the last one may be smaller."""
         left = self.group_count - iteration * self._groups_per_batch
         return self._branches_of(min(self._groups_per_batch, left))
+
+    def pictures(self) -> Tensor | None:
+        """The encoded pictures (images, 3, height, width) in 0..1, one per image; ``None`` if the host told none."""
+        pictures = torch.cat(self.noted) if self.noted else None
+        images = self._groups_per_batch * (self.settings.targets + 1)
+        return pictures if pictures is not None and len(pictures) == images else None
 
     def sources(self, iteration: int) -> int:
         """How many source images close batch number ``iteration``."""

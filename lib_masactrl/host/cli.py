@@ -16,8 +16,12 @@ from lib_masactrl.version import VERSION
 
 # torch, ldm and diffusers take seconds to import: the functions below do so once the arguments have proved right.
 
-#: Settings that are no flag of their own: generating is what enables control, and --more-targets is repeatable.
-_NO_PLAIN_FLAG = ("enabled", "more_targets")
+#: Settings that are no flag of their own: the command says what enables control and where the source comes from,
+#: --more-targets is repeatable, and `edit` spells the inversion's its own way.
+_NO_PLAIN_FLAG = (
+    *("enabled", "source", "more_targets"),
+    *("inversion_steps", "inversion_refinements", "rectify"),
+)
 
 _MAXIMUM_SEED = 2**32 - 1
 
@@ -105,11 +109,11 @@ def _add_sampling(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--cfg-scale", type=float, default=7.5, help="default: %(default)s")
 
 
-def _settings(options: argparse.Namespace, enabled: bool) -> MasaCtrlSettings:
+def _settings(options: argparse.Namespace, enabled: bool, source: str) -> MasaCtrlSettings:
     keys = (setting.key for setting in SETTINGS if setting.key not in _NO_PLAIN_FLAG)
     given = {key: getattr(options, key) for key in keys if getattr(options, key) is not None}
     more = "\n".join(options.more_targets or ())
-    return MasaCtrlSettings.from_mapping({**given, "more_targets": more, "enabled": enabled})
+    return MasaCtrlSettings.from_mapping({**given, "more_targets": more, "enabled": enabled, "source": source})
 
 
 def _seeds(options: argparse.Namespace) -> range:
@@ -122,7 +126,7 @@ def _seeds(options: argparse.Namespace) -> range:
 
 
 def _generate(options: argparse.Namespace) -> None:
-    settings, seeds = _settings(options, enabled=True), _seeds(options)
+    settings, seeds = _settings(options, enabled=True, source="prompt"), _seeds(options)
     from lib_masactrl.host.standalone.checkpoint import load_checkpoint
     from lib_masactrl.host.standalone.results import Run
     from lib_masactrl.host.standalone.sampling import BranchPrompts, SamplingPlan, control_for, sample_latents
@@ -138,9 +142,8 @@ def _generate(options: argparse.Namespace) -> None:
 
 
 def _edit(options: argparse.Namespace) -> None:
-    # Not enabled: such settings take an empty source prompt, and the infotext of an edit, pasted into a WebUI, does not
-    # switch on control there without the picture.
-    settings = _settings(options, enabled=False)
+    # Not enabled: the infotext of an edit, pasted into a WebUI, does not switch on control there without the picture.
+    settings = _settings(options, enabled=False, source="image")
     from lib_masactrl.host.standalone.checkpoint import load_checkpoint
     from lib_masactrl.host.standalone.editing import edit_picture, plan_for
     from lib_masactrl.host.standalone.reading import read_picture

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import Any
 
-from modules import script_callbacks
+from modules import script_callbacks, shared
 from torch import nn
 
 from lib_masactrl.branches import BatchLayout
@@ -15,6 +15,7 @@ from lib_masactrl.errors import MasaCtrlError, SettingsError, UnsupportedCombina
 from lib_masactrl.host import infotext
 from lib_masactrl.host.batch import BranchBatch
 from lib_masactrl.host.controlnet import BranchGuidance
+from lib_masactrl.host.real_image import RealImage
 from lib_masactrl.host.refusals import replacing_attention, unet_of
 from lib_masactrl.patching import attached
 from lib_masactrl.schedule import ControlWindow, default_start_layer
@@ -30,6 +31,8 @@ def controlled(p: Any, batch: BranchBatch) -> Iterator[None]:
     sampling = ControlledSampling(p, batch)
     with ExitStack() as stack:
         sampling.attach(stack)
+        if batch.settings.source == "image":
+            stack.enter_context(sampling.start_from_image())
         stack.callback(script_callbacks.remove_callbacks_for_function, sampling.follow_model)
         script_callbacks.on_cfg_denoiser(sampling.follow_model)
         yield
@@ -41,6 +44,7 @@ class ControlledSampling:
 
     def __init__(self, p: Any, batch: BranchBatch) -> None:
         self._p = p
+        self._batch = batch
         self._settings = batch.settings
         self._branches = batch.branches(p.iteration)
         self._control = MutualSelfAttentionControl(ControlWindow(0, None, 0), METHODS[batch.settings.method])
@@ -50,12 +54,27 @@ class ControlledSampling:
         self._steps_controlled: set[tuple[bool, int]] = set()
         self._failure: MasaCtrlError | None = None
         self._layers = 0
+        self._image: RealImage | None = None
+        self._inverting = False
 
     def attach(self, stack: ExitStack) -> None:
         self._models = ExitStack()
         stack.callback(lambda: self._models.close())
         self._attach_to(unet_of(self._p.sd_model))
         self._units.attach(stack)
+
+    def start_from_image(self) -> AbstractContextManager[None]:
+        """Invert the request's picture and let the sampler start from there, inside the ``with`` block."""
+        self._image = self._batch.image = RealImage(self._p, self._branches, self._settings, self._batch.pictures())
+        return self._image.sampled(self._inversion)
+
+    @contextmanager
+    def _inversion(self) -> Iterator[None]:
+        self._inverting, self._control.window = True, ControlWindow(0, 0, 0)
+        try:
+            yield
+        finally:
+            self._inverting = False
 
     def follow_model(self, params: Any) -> None:
         """``on_cfg_denoiser``: before each evaluation, and after a refiner may have swapped the model."""
@@ -75,7 +94,18 @@ class ControlledSampling:
         """
         if self._failure is not None:
             raise self._failure
+        if self._image is not None and self._image.evaluations is not None:
+            infotext.write_inversion(self._p, self._image.evaluations)
         infotext.write_result(self._p, len(self._steps_controlled), len(self._steps_run), self._layer_range())
+        if (
+            self._image is not None
+            and self._image.evaluations is None
+            and not (shared.state.interrupted or shared.state.skipped)
+        ):
+            raise UnsupportedCombinationError(
+                "MasaCtrl: the request's own sampler never ran, so the picture was not inverted. A script samples by "
+                "itself (img2img alternative test); disable it or give source 'prompt'."
+            )
 
     def _attach_to(self, unet: nn.Module) -> None:
         self._models.close()
@@ -85,8 +115,15 @@ class ControlledSampling:
         self._models.callback(unet.register_forward_hook(self._check_completeness, with_kwargs=True).remove)
         self._attached_to, self._layers = unet, len(layers)
 
-    def _announce(self, unet: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        rows = (args[0] if args else kwargs["x"]).shape[0]
+    def _announce(self, unet: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Before each U-Net call: tell the control where it is, and put a real image's source rows on their trajectory.
+
+        Hosts pass the latents first and the timesteps second or by name.
+        """
+        if self._inverting:
+            return None
+        x = args[0] if args else kwargs["x"]
+        rows = x.shape[0]
         hires, step = bool(getattr(self._p, "is_hr_pass", False)), self._step()
         self._control.window = self._window(hires)
         self._layout = BatchLayout.of_call(self._branches, rows)
@@ -94,6 +131,10 @@ class ControlledSampling:
         self._steps_run.add((hires, step))
         if self._control.window.covers_step(step) and self._control.window.layer_count(self._layers):
             self._steps_controlled.add((hires, step))
+        if self._image is None:
+            return None
+        x = self._image.rectified(x, args[1] if len(args) > 1 else kwargs["timesteps"])
+        return ((x, *args[1:]), kwargs) if args else (args, {**kwargs, "x": x})
 
     def _check_completeness(self, unet: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
         missed = self._control.missed_layers(self._layers)

@@ -14,6 +14,7 @@ from lib_masactrl.version import VERSION
 
 _PREFIX = "MasaCtrl "
 _RESULT, _BRANCH, _VERSION = "MasaCtrl result", "MasaCtrl branch", "MasaCtrl version"
+_INVERSION, _PSNR = "MasaCtrl inversion", "MasaCtrl PSNR"
 
 _ENABLED = SETTINGS[0]
 
@@ -46,6 +47,17 @@ def write(p: Any, batch: BranchBatch, per_image: bool) -> None:
 def write_result(p: Any, steps: int, steps_run: int, layers: tuple[int, int]) -> None:
     """Write what was really controlled: how many of the steps that ran, and (controlled, all) layers."""
     p.extra_generation_params[_RESULT] = f"{steps} of {steps_run} steps; {layers[0]} of {layers[1]} layers"
+
+
+def write_inversion(p: Any, evaluations: int) -> None:
+    """Write what inverting a real image took; nothing, if the trajectory was kept from an earlier request."""
+    said = f"{evaluations} U-Net calls" if evaluations else "kept from an earlier request"
+    p.extra_generation_params[_INVERSION] = said
+
+
+def write_reconstruction(p: Any, decibels: float) -> None:
+    """Write how well the source of a real image kept it."""
+    p.extra_generation_params[_PSNR] = f"{decibels:.1f} dB"
 
 
 def of_branch(settings: MasaCtrlSettings, branch: Branch) -> dict[str, str]:

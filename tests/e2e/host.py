@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy
+import safetensors.numpy
 
 from .client import Client, HttpError
 from .control_models import write_adapter, write_tensors
@@ -168,6 +169,9 @@ def prepare(paths: HostPaths, data: Path, *, with_extension: bool) -> None:
     config = paths.checkpoint.with_suffix(".yaml")
     for name in ("first.yaml", "second.yaml") if config.exists() else ():
         (checkpoints / name).write_text(_absolute_tokenizer(config), encoding="utf-8")
+    _write_inpainting_checkpoint(paths.checkpoint, checkpoints / "inpainting.safetensors")
+    if config.exists():
+        (checkpoints / "inpainting.yaml").write_text(_inpainting_config(_absolute_tokenizer(config)), encoding="utf-8")
     loras = data / "models" / "Lora"
     loras.mkdir(parents=True)
     _write_lora(tensors, loras / "nudge.safetensors")
@@ -229,6 +233,22 @@ def _write_second_checkpoint(first: Path, second: Path) -> None:
     kind = {"F16": numpy.float16, "F32": numpy.float32}[str(entry["dtype"])]
     data[begin:end] = (numpy.frombuffer(bytes(data[begin:end]), kind) * kind(0.8)).tobytes()
     second.write_bytes(data)
+
+
+def _write_inpainting_checkpoint(first: Path, inpainting: Path) -> None:
+    """A copy whose U-Net takes nine channels: latents, a mask and the masked picture, as SD 1.5 inpainting does."""
+    tensors = safetensors.numpy.load_file(first)
+    name = "model.diffusion_model.input_blocks.0.0.weight"
+    weight = tensors[name]
+    tensors[name] = numpy.concatenate([weight, weight[:, [0] * 5] * 0], axis=1)
+    safetensors.numpy.save_file(tensors, inpainting)
+
+
+def _inpainting_config(config: str) -> str:
+    config = re.sub(r"conditioning_key: \S+", "conditioning_key: hybrid", config)
+    config = config.replace("ddpm.LatentDiffusion", "ddpm.LatentInpaintDiffusion")
+    config = config.replace("  params:\n", "  params:\n    finetune_keys: null\n", 1)
+    return config.replace("in_channels: 4", "in_channels: 9", 1)
 
 
 def _write_lora(shapes: dict[str, list[int]], file: Path) -> None:

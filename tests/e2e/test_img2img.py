@@ -1,4 +1,4 @@
-"""Laws 1 and 2 in img2img: init images, masks and groups stay together."""
+"""Laws 1 and 2 in img2img with a source from a prompt: init images, masks and groups stay together."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from typing import Any
 import numpy
 import pytest
 
-from .client import Client, HttpError, Pixels, controlled, encoded, fault, largest_difference, request, same
+from . import client as client_module
+from .client import Client, HttpError, Pixels, encoded, fault, largest_difference, request, same
 
 TARGET, SOURCE = "a cat, standing", "a cat, sitting"
 MOVED = 1e-3
@@ -41,6 +42,10 @@ def asked(images: list[Pixels], **changes: Any) -> dict[str, Any]:
     pictures = [encoded(image) for image in images]
     base = request(TARGET, init_images=pictures, denoising_strength=0.6, steps=10, **changes)
     return fault(base, encoder_seed=0)
+
+
+def controlled(base: dict[str, Any], **settings: Any) -> dict[str, Any]:
+    return client_module.controlled(base, source="prompt", **settings)
 
 
 @pytest.mark.parametrize("sampler", ["DDIM", "Euler a", "DPM++ SDE"])

@@ -42,6 +42,11 @@ MALFORMED: list[tuple[str, dict[str, Any]]] = [
     ("start_layer", {"start_layer": 99}),
     ("start_layer", {"start_layer": "deep"}),
     ("start_layer", {"start_layer": [[4]]}),
+    ("source", {"source": "picture"}),
+    ("source", {"source": "image"}),
+    ("inversion_steps", {"inversion_steps": -1}),
+    ("inversion_refinements", {"inversion_refinements": 101}),
+    ("rectify", {"rectify": "maybe"}),
     ("show_source", {"show_source": "maybe"}),
     ("start_stp", {"start_stp": 4}),
     ("{'a", {"{'a": TEN_MEGABYTES}),
@@ -50,11 +55,12 @@ MALFORMED: list[tuple[str, dict[str, Any]]] = [
 POSITIONAL: list[tuple[str, list[Any]]] = [
     ("enabled", [None]),
     ("enabled", [[{"enabled": True}]]),
+    ("source", [True, "picture"]),
+    ("source", [True, "image"]),
     ("source_prompt", [True]),
-    ("source_prompt", [True, 5]),
-    ("method", [True, "a cat", "", "magic"]),
-    ("start_step", [True, "a cat", "", "mutual", "four"]),
-    ("show_source", [True, "a cat", "", "mutual", 4, None, None, "maybe"]),
+    ("source_prompt", [True, "prompt", 5]),
+    ("method", [True, "prompt", "a cat", "", "magic"]),
+    ("start_step", [True, "prompt", "a cat", "", "mutual", "four"]),
 ]
 
 

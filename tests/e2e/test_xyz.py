@@ -37,7 +37,8 @@ def plot(
 
 
 def test_axes_are_registered_once(client: Client) -> None:
-    labels = ["Enabled", "Source prompt", "More targets", "Method", "Start step", "End step", "Start layer"]
+    labels = ["Enabled", "Source", "Source prompt", "More targets", "Method", "Start step", "End step", "Start layer"]
+    labels += ["Inversion steps", "Inversion refinements", "Rectify"]
     for axes in client.get("/fault/axes").values():
         mine = [label for label in axes if label.startswith("[MasaCtrl]")]
         assert mine == [f"[MasaCtrl] {label}" for label in [*labels, "Show source"]]

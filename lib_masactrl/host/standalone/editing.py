@@ -9,10 +9,11 @@ from PIL import Image
 from torch import Tensor
 
 from lib_masactrl.host.standalone.checkpoint import DiffusionModel
-from lib_masactrl.host.standalone.reading import fitted, fitting_size, psnr, to_tensor
+from lib_masactrl.host.standalone.reading import fitted, fitting_size, to_tensor
 from lib_masactrl.host.standalone.real_image import InversionPlan, invert_image
 from lib_masactrl.host.standalone.results import Run
 from lib_masactrl.host.standalone.sampling import SamplingPlan, sample_latents
+from lib_masactrl.inversion import psnr
 
 log = logging.getLogger(__name__)
 
@@ -60,4 +61,4 @@ def _said(inversion: InversionPlan, kept: float, possible: float) -> dict[str, s
     if kept < possible - _POOR:
         log.info("The source is not kept well; leave out --no-rectify, or take more --steps.")
     entries = {"MasaCtrl rectify": str(inversion.rectify)}
-    return entries | ({"MasaCtrl refine": str(inversion.refinements)} if inversion.refinements else {})
+    return entries | ({"MasaCtrl inversion refinements": str(inversion.refinements)} if inversion.refinements else {})

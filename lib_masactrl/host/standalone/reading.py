@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 from pathlib import Path
 
 import numpy as np
@@ -79,9 +78,3 @@ def fitted(picture: Image.Image, width: int, height: int) -> Image.Image:
 def to_tensor(picture: Image.Image) -> torch.Tensor:
     """An RGB picture as values (1, 3, height, width) in 0..1."""
     return torch.from_numpy(np.array(picture)).permute(2, 0, 1)[None].float() / 255
-
-
-def psnr(got: torch.Tensor, wanted: torch.Tensor) -> float:
-    """Peak signal-to-noise ratio in dB of pictures in 0..1; infinite where they are equal."""
-    squared = float(((got - wanted) ** 2).mean())
-    return -10 * math.log10(squared) if squared else math.inf

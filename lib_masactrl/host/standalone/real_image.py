@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,10 +15,8 @@ from lib_masactrl.errors import SettingsError
 from lib_masactrl.host.standalone.checkpoint import DiffusionModel
 from lib_masactrl.host.standalone.guidance import GuidedPrediction
 from lib_masactrl.host.standalone.samplers import SAMPLERS, noise_levels, scheduler_for
-from lib_masactrl.inversion import Denoise, SourceTrajectory, invert
-
-#: More iterations than this no step needs: float32 does not resolve what they would still change.
-MAXIMUM_REFINEMENTS = 100
+from lib_masactrl.inversion import Denoise, SourceTrajectory, invert, signal_scale
+from lib_masactrl.settings import MAXIMUM_REFINEMENTS
 
 
 @dataclass(frozen=True)
@@ -95,7 +92,7 @@ class InvertedImage:
 
 def _scale(sigma: float, exploding: bool) -> float:
     """Variance-exploding latents over those of a sampler."""
-    return 1.0 if exploding else math.sqrt(1 + sigma**2)
+    return 1.0 if exploding else signal_scale(sigma)
 
 
 @torch.no_grad()
@@ -123,7 +120,7 @@ def _denoise(model: DiffusionModel, prompts: list[str], timesteps: dict[float, T
     predicts_v = model.config.prediction_type == "v_prediction"
 
     def denoise(x: Tensor, sigma: float) -> Tensor:
-        scale = _scale(sigma, exploding=False)
+        scale = signal_scale(sigma)
         predicted = predict(x / scale, timesteps[sigma])
         if predicts_v:  # v = (eps - sigma * x0) / scale
             return (x / scale - sigma * predicted) / scale

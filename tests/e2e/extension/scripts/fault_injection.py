@@ -8,9 +8,12 @@ Idle (no argument) it touches no request. Over the API its one argument is an ob
 * ``seeds_of``: for each image, which of the host's own seeds it gets, counted from 0;
 * ``encoder_seed``: seed torch's global generator, from which the host draws when it encodes init images. (Left alone,
   an img2img result depends on the request before it, without MasaCtrl too; visible with an untrained encoder.)
-* ``low_memory``: let the Forge family believe that no more rows than these fit into one U-Net call, so that it takes
-  cond and uncond apart (AUTOMATIC1111 has an option for that);
-* ``trace``: keep the denoised latents of every denoiser evaluation, for ``GET /fault/trace``.
+* ``low_memory``: let the Forge family believe that no more rows than these fit into one U-Net call, so that it
+  evaluates cond and uncond apart (AUTOMATIC1111 has an option for that);
+* ``trace``: keep the denoised latents of every denoiser evaluation, for ``GET /fault/trace``;
+* ``count``: keep the number of rows of every U-Net call since the last ``GET /fault/rows``.
+
+``POST /fault/batch`` runs the img2img tab's Batch mode, which the host's API does not offer.
 """
 
 import base64
@@ -20,7 +23,7 @@ import io
 import gradio as gr
 import numpy
 import torch
-from modules import processing, script_callbacks, scripts, sd_models, sd_unet, shared
+from modules import img2img, processing, script_callbacks, scripts, sd_models, sd_unet, shared
 from modules.api import models
 from torch.nn.modules.module import register_module_forward_pre_hook
 
@@ -36,14 +39,37 @@ class Watch:
     hook = None
     short_of_memory = None
 
+    def __init__(self):
+        self.rows: list[int] = []
+
     def clear(self):
         self.traces = None
         if self.short_of_memory is not None:
             del self.short_of_memory.memory_required
             self.short_of_memory = None
+        self.unhook()
+
+    def unhook(self):
         if self.hook is not None:
             self.hook.remove()
             self.hook = None
+
+    def start(self, wanted):
+        if wanted.get("trace"):
+            self.traces = []
+        if "low_memory" in wanted:
+            self.run_short_of_memory(wanted["low_memory"])
+        if wanted.get("count"):
+            self.count()
+        if "raise_at_call" in wanted:
+            self.raise_at(int(wanted["raise_at_call"]))
+
+    def count(self):
+        def note(module, args):
+            if module is unet_of(shared.sd_model).middle_block:
+                self.rows.append(len(args[0]))
+
+        self.hook = register_module_forward_pre_hook(note)
 
     def raise_at(self, call):
         """In the middle block of whichever model is the host's by then: a refiner may bring another."""
@@ -76,6 +102,9 @@ class FaultScript(scripts.Script):
     def ui(self, is_img2img):
         return [gr.Textbox(value="", visible=False, label="Fault")]
 
+    def postprocess(self, p, processed, wanted=None):
+        watch.unhook()
+
     def process(self, p, wanted=None):
         watch.clear()
         if not isinstance(wanted, dict):
@@ -89,12 +118,7 @@ class FaultScript(scripts.Script):
                 setattr(p, name, [getattr(p, name)[index] for index in wanted["seeds_of"]])
         if "encoder_seed" in wanted:
             torch.manual_seed(wanted["encoder_seed"])
-        if wanted.get("trace"):
-            watch.traces = []
-        if "low_memory" in wanted:
-            watch.run_short_of_memory(wanted["low_memory"])
-        if "raise_at_call" in wanted:
-            watch.raise_at(int(wanted["raise_at_call"]))
+        watch.start(wanted)
 
 
 def keep_denoised(params):
@@ -145,6 +169,31 @@ def axes():
         tab: [o.label for o in grids[0].axis_options if type(o) is grids[0].AxisOption or o.is_img2img == is_img2img]
         for tab, is_img2img in (("txt2img", False), ("img2img", True))
     }
+
+
+def rows():
+    counted, watch.rows = watch.rows, []
+    return counted
+
+
+def batch(wanted: dict):
+    """Batch mode over a folder, with MasaCtrl's settings; returns how many images came out."""
+    alwayson = scripts.scripts_img2img.alwayson_scripts
+    script_args = [None] * max(script.args_to for script in alwayson)
+    for script in alwayson:
+        script_args[script.args_from : script.args_to] = [control.value for control in script.controls or ()]
+    (ours,) = (script for script in alwayson if script.title() == "MasaCtrl")
+    script_args[ours.args_from] = wanted["settings"]
+    p = processing.StableDiffusionProcessingImg2Img(
+        sd_model=shared.sd_model, outpath_samples=wanted["output"], init_images=[], **wanted["request"]
+    )
+    p.scripts, p.script_args = scripts.scripts_img2img, tuple(script_args)
+    shared.state.begin("batch")
+    try:
+        processed = img2img.process_batch(p, wanted["input"], wanted["output"], "", (0,))
+    finally:
+        shared.state.end()
+    return {"images": len(processed.images), "infotexts": processed.infotexts, "batch_size": p.batch_size}
 
 
 def trace():
@@ -213,9 +262,9 @@ class Compiled(sd_unet.SdUnet):
 def add_routes(_, app):
     global host_api
     host_api = next(r.endpoint.__self__ for r in app.routes if getattr(r, "path", "") == "/sdapi/v1/txt2img")
-    for route in (hooks, memory, axes, trace):
+    for route in (hooks, memory, axes, trace, rows):
         app.add_api_route(f"/fault/{route.__name__}", route, methods=["GET"])
-    for route in (infotext, paste, script_args):
+    for route in (infotext, paste, script_args, batch):
         app.add_api_route(f"/fault/{route.__name__}", route, methods=["POST"])
 
 

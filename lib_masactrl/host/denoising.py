@@ -1,0 +1,71 @@
+"""The loaded checkpoint as inversion needs it: the noise level of its timesteps, its estimate of the clean latent.
+
+Two families of hosts, told apart by what the loaded model offers: A1111 keeps `ldm` and `sgm` models with an
+``apply_model`` in variance-preserving coordinates, which k-diffusion's wrappers turn into an estimate; the Forge family
+keeps a patcher in ``forge_objects``, whose ``apply_model`` takes a noise level and gives the estimate itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from torch import Tensor
+
+from lib_masactrl.inversion import Denoise, NoiseSchedule
+
+#: The text conditioning (rows, tokens, channels) or, in SDXL, a mapping that also holds ``vector``, at a noise level.
+CondAt = Callable[[float], "Tensor | Mapping[str, Tensor]"]
+
+
+def noise_schedule(sd_model: Any) -> NoiseSchedule:
+    """The noise level of each timestep of the loaded model, as the host set it for this request (zero-SNR options)."""
+    patcher = _patcher(sd_model)
+    if patcher is None:
+        return NoiseSchedule.of_alphas_cumprod(sd_model.alphas_cumprod)
+    predictor = getattr(patcher.model, "predictor", None) or patcher.model.model_sampling
+    return NoiseSchedule(predictor.sigmas.double().cpu().tolist())
+
+
+def denoiser(sd_model: Any, cond_at: CondAt, image_cond: Tensor) -> Denoise:
+    """The loaded model at guidance 1.
+
+    Args:
+        cond_at: conditioning of the rows at a noise level.
+        image_cond: the host's image conditioning of the rows; models that are not for inpainting ignore it.
+    """
+    patcher = _patcher(sd_model)
+    return _of_apply_model(sd_model, cond_at, image_cond) if patcher is None else _of_patcher(patcher, cond_at)
+
+
+def _patcher(sd_model: Any) -> Any:
+    return getattr(getattr(sd_model, "forge_objects", None), "unet", None)
+
+
+def _of_apply_model(sd_model: Any, cond_at: CondAt, image_cond: Tensor) -> Denoise:
+    from k_diffusion.external import CompVisDenoiser, CompVisVDenoiser
+
+    model = (CompVisVDenoiser if sd_model.parameterization == "v" else CompVisDenoiser)(sd_model)
+
+    def denoise(x: Tensor, sigma: float) -> Tensor:
+        cond = cond_at(sigma)
+        # A new dictionary each time: the host's `apply_model` writes into it.
+        given: dict[str, Any] = {"c_concat": [image_cond]}
+        if isinstance(cond, Mapping):
+            given.update(cond)
+        else:
+            given["c_crossattn"] = [cond]
+        estimate: Tensor = model(x, x.new_full((len(x),), sigma), cond=given)
+        return estimate.float()
+
+    return denoise
+
+
+def _of_patcher(patcher: Any, cond_at: CondAt) -> Denoise:
+    def denoise(x: Tensor, sigma: float) -> Tensor:
+        cond = cond_at(sigma)
+        text, more = (cond["crossattn"], {"y": cond["vector"]}) if isinstance(cond, Mapping) else (cond, {})
+        estimate: Tensor = patcher.model.apply_model(x, x.new_full((len(x),), sigma), c_crossattn=text, **more)
+        return estimate.float()
+
+    return denoise

@@ -1,0 +1,422 @@
+"""A real image as the source of a WebUI request (img2img): inverted once, then kept on its trajectory.
+
+Everything happens around the sampler function that the host calls (``Sampler.func``): there the noise levels are
+settled, the latent has been encoded, and what the function is given is where sampling starts, in any sampler.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from modules import paths, prompt_parser, sd_samplers_common, shared
+from torch import Tensor, nn
+
+from lib_masactrl.branches import Branch
+from lib_masactrl.errors import InversionError, SettingsError, UnsupportedModelError
+from lib_masactrl.host.denoising import denoiser, noise_schedule
+from lib_masactrl.host.refusals import unet_of
+from lib_masactrl.inversion import Denoise, NoiseSchedule, SourceTrajectory, invert, psnr, signal_scale, subdivided
+from lib_masactrl.settings import MasaCtrlSettings
+from lib_masactrl.trajectory_cache import TrajectoryCache, cache_key
+
+log = logging.getLogger(__name__)
+
+#: One for the whole process, so that a second edit of a picture starts at once. Sized by the user's settings.
+CACHE = TrajectoryCache(limit=0)
+DEFAULT_CACHE_MIB = 512
+
+#: Of an Euler or Heun step with churn: the noise level is raised by at most this before the U-Net is asked
+#: (k-diffusion ``sample_euler``, ``gamma``).
+_CHURN = 2**0.5
+
+#: PSNR in dB under which a source is visibly not its picture.
+_POOR = 25.0
+
+
+def encoder_of(sd_model: Any) -> nn.Module | None:
+    """The network that encodes pictures, or ``None`` where the host keeps it elsewhere."""
+    holder = getattr(getattr(sd_model, "forge_objects", None), "vae", None) or sd_model
+    encoder = getattr(getattr(holder, "first_stage_model", None), "encoder", None)
+    return encoder if isinstance(encoder, nn.Module) else None
+
+
+@contextmanager
+def noting_pictures(sd_model: Any, noted: list[Tensor]) -> Iterator[None]:
+    """Append to ``noted`` the pictures (n, 3, height, width) in 0..1 that the host encodes inside the ``with`` block.
+
+    Only there are they as the resize mode, the crop and the masked area have left them.
+    """
+
+    def note(module: nn.Module, args: tuple[Any, ...]) -> None:
+        noted.append(args[0].detach().float().cpu() / 2 + 0.5)
+
+    encoder = encoder_of(sd_model)
+    hook = encoder.register_forward_pre_hook(note) if encoder is not None else None
+    try:
+        yield
+    finally:
+        if hook is not None:
+            hook.remove()
+
+
+@dataclass(frozen=True)
+class Levels:
+    """The noise levels of one sampling.
+
+    Attributes:
+        primary: levels of the sampler's steps, descending from where it starts to where it ends.
+        preserving: whether the sampler's latents are variance-preserving.
+        churn: whether steps may begin above their level.
+    """
+
+    primary: tuple[float, ...]
+    preserving: bool
+    churn: bool
+
+    def scale(self, sigma: float) -> float:
+        """Variance-exploding latents over the sampler's own."""
+        return signal_scale(sigma) if self.preserving else 1.0
+
+
+class RealImage:
+    """The source of one call of the request's ``sample``: one picture per group of branches.
+
+    Args:
+        p: the request.
+        pictures: what was encoded, one row per branch, or nothing if that is not known.
+    """
+
+    def __init__(self, p: Any, branches: tuple[Branch, ...], settings: MasaCtrlSettings, pictures: Tensor | None):
+        self._p, self._branches, self._settings, self._pictures = p, branches, settings, pictures
+        self._source_rows = [row for row, branch in enumerate(branches) if branch.is_source]
+        self._trajectories: dict[int, SourceTrajectory] = {}
+        self._levels = Levels((), preserving=False, churn=False)
+        self._schedules: dict[int, NoiseSchedule] = {}
+        #: U-Net evaluations that inversion took; ``None`` until it is done.
+        self.evaluations: int | None = None
+
+    @contextmanager
+    def sampled(self, control_off: Any) -> Iterator[None]:
+        """Let the request's sampler start from the inverted picture, inside the ``with`` block.
+
+        Args:
+            control_off: makes a context in which U-Net calls are neither controlled nor counted.
+        """
+        sampler = self._p.sampler
+        original = sampler.func
+
+        @functools.wraps(original)  # the host asks for the signature of `func`
+        def from_picture(model: Any, x: Tensor, *args: Any, **kwargs: Any) -> Any:
+            with control_off(), _controlnet_silenced(self._p):
+                self._invert(model, original, x, kwargs)
+            result = original(model, self._start(x), *args, **kwargs)
+            return self._kept(result)
+
+        sampler.func = from_picture
+        try:
+            yield
+        finally:
+            sampler.func = original
+
+    def rectified(self, x: Tensor, timesteps: Tensor) -> Tensor:
+        """The U-Net's input with every source row back on its picture's trajectory, if that is asked for.
+
+        Args:
+            x: (rows, channels, height, width), variance-preserving; more channels than latents have stay as they are.
+            timesteps: (rows,), whole or between two training timesteps.
+        """
+        if not self._settings.rectify or not self._trajectories:
+            return x
+        sigma = self._schedule().level(float(timesteps.reshape(-1)[0]))
+        x = x.clone()
+        for row in range(len(x)):
+            branch = self._branches[row % len(self._branches)]
+            if branch.is_source:
+                latent = self._trajectories[branch.group].at(sigma)[0] / signal_scale(sigma)
+                x[row, : len(latent)] = latent.to(x)
+        return x
+
+    def reconstruction(self, decoded: list[Tensor]) -> float | None:
+        """How well the sources kept their pictures, in dB; ``None`` where the pictures are not known.
+
+        Args:
+            decoded: one (3, height, width) in 0..1 per branch.
+        """
+        if self._pictures is None:
+            return None
+        size = tuple(decoded[0].shape[-2:])
+        wanted = self._pictures[self._source_rows]
+        if wanted.shape[-2:] != size:  # resize mode "latent upscale" encodes the picture in its own size
+            wanted = nn.functional.interpolate(wanted, size=size, mode="bilinear", antialias=True)
+        return psnr(torch.stack([decoded[row].float().cpu() for row in self._source_rows]), wanted)
+
+    def advice(self, decibels: float) -> str | None:
+        """One line for a source that is visibly not its picture."""
+        if decibels >= _POOR:
+            return None
+        if self._settings.rectify:
+            return f"MasaCtrl: the source keeps its picture at {decibels:.1f} dB only. The VAE loses that much: try a "
+            "larger size or another VAE."
+        return (
+            f"MasaCtrl: the source keeps its picture at {decibels:.1f} dB only. Switch Rectify on, or raise Inversion "
+            "steps or Inversion refinements."
+        )
+
+    def _start(self, x: Tensor) -> Tensor:
+        top = self._levels.primary[0]
+        rows = [self._trajectories[branch.group].at(top)[0] for branch in self._branches]
+        return (torch.stack(rows) / self._levels.scale(top)).to(x)
+
+    def _kept(self, result: Tensor) -> Tensor:
+        """The sampler's result, with the picture's own latent as the source if it is rectified."""
+        if not self._settings.rectify:
+            return result
+        result = result.clone()
+        for row in self._source_rows:
+            trajectory = self._trajectories[self._branches[row].group]
+            lowest = trajectory.sigmas[0]
+            result[row] = (trajectory.latents[0][0] / self._levels.scale(lowest)).to(result)
+        return result
+
+    def _invert(self, model: Any, sampler: Any, x: Tensor, options: Mapping[str, Any]) -> None:
+        configure_cache()
+        self._levels = _levels(model, sampler, x, options, self._schedule())
+        path = self._path()
+        conds = _Conditioning(model, self._levels)
+        latents = self._p.init_latent
+        missing: dict[str, list[int]] = {}
+        for row in self._source_rows:
+            key = self._key(row, path, conds.of_row(row))
+            kept = CACHE.get(key) if key not in missing else None
+            if kept is None:
+                missing.setdefault(key, []).append(row)
+            else:
+                self._trajectories[self._branches[row].group] = kept
+        evaluations = (len(path) - 1) * (1 + self._settings.inversion_refinements)
+        if missing:
+            rows = [same[0] for same in missing.values()]
+            clean = latents[rows].float() * self._levels.scale(path[0])
+            image_cond = _rows(model.sampler.sampler_extra_args["image_cond"], rows)
+            with _watched(denoiser(shared.sd_model, conds.at(rows), image_cond), evaluations) as denoise:
+                found = invert(clean, path, denoise, self._settings.inversion_refinements)
+            for index, (key, same) in enumerate(missing.items()):
+                own = tuple(latent[index : index + 1].cpu() for latent in found.latents)
+                trajectory = SourceTrajectory(found.sigmas, own)
+                CACHE.put(key, trajectory)
+                self._trajectories.update({self._branches[row].group: trajectory for row in same})
+        self.evaluations = evaluations if missing else 0
+
+    def _path(self) -> tuple[float, ...]:
+        """The levels to invert through, ascending: the sampler's, subdivided if more steps are asked for."""
+        ascending = sorted(set(self._levels.primary))
+        asked, steps = self._settings.inversion_steps, int(self._p.steps)
+        path = subdivided(ascending, max(1, -(-asked // steps)))
+        return (*path, path[-1] * _CHURN) if self._levels.churn else path
+
+    def _schedule(self) -> NoiseSchedule:
+        """The noise schedule of the model that is loaded now: a refiner may have swapped it."""
+        model = shared.sd_model
+        if id(model) not in self._schedules:
+            self._schedules[id(model)] = noise_schedule(model)
+        return self._schedules[id(model)]
+
+    def _key(self, row: int, path: tuple[float, ...], conds: list[Any]) -> str:
+        """Of everything that this row's trajectory depends on.
+
+        The picture's pixels stand for its latent, because the host draws noise when it encodes.
+        """
+        p, model = self._p, shared.sd_model
+        seen = self._pictures[row] if self._pictures is not None else p.init_latent[row]
+        file = Path(getattr(getattr(model, "sd_checkpoint_info", None), "filename", ""))
+        written = file.stat().st_mtime_ns if file.is_file() else 0
+        networks = {
+            kind: [getattr(network, "items", network) for network in used]
+            for kind, used in (getattr(p, "extra_network_data", None) or {}).items()
+        }
+        return cache_key(
+            [
+                *(seen, tuple(p.init_latent.shape[1:]), getattr(p, "resize_mode", None), path),
+                *(str(file), written, getattr(p, "sd_vae_name", None), getattr(p, "sd_vae_hash", None)),
+                *(shared.opts.data.get("sd_vae"), shared.opts.data.get("sd_vae_encode_method"), p.tiling),
+                *(sorted(networks.items()), p.get_token_merging_ratio(), self._settings.inversion_refinements),
+                *(shared.opts.data.get("sd_hypernetwork"), *conds),
+            ]
+        )
+
+
+def configure_cache() -> None:
+    """Size the cache as the user's settings say now."""
+    mebibytes = int(getattr(shared.opts, "masactrl_cache_mib", DEFAULT_CACHE_MIB))
+    on_disk = bool(getattr(shared.opts, "masactrl_cache_on_disk", False))
+    CACHE.configure(mebibytes * 2**20, Path(paths.data_path) / "cache" / "masactrl" if on_disk else None)
+
+
+class _Conditioning:
+    """The text conditioning of rows, by noise level: prompt editing (``[a:b:0.5]``) changes it between steps."""
+
+    def __init__(self, model: Any, levels: Levels) -> None:
+        self._descending = levels.primary
+        per_step = max(1, int(model.total_steps) // max(1, int(model.steps)))
+        scheduled = model.sampler.sampler_extra_args["cond"]
+        self._steps = [
+            prompt_parser.reconstruct_multicond_batch(scheduled, index * per_step)[1]
+            for index in range(len(levels.primary) - 1)
+        ]
+
+    def of_row(self, row: int) -> list[Tensor]:
+        """Every different conditioning of one row, for its cache key."""
+        different: list[Tensor] = []
+        for cond in self._steps:
+            parts = [_rows(part, [row]) for part in (cond.values() if isinstance(cond, Mapping) else [cond])]
+            if not different or any(not torch.equal(a, b) for a, b in zip(parts, different[-len(parts) :])):
+                different += parts
+        return different
+
+    def at(self, rows: list[int]) -> Any:
+        """Conditioning of ``rows`` as a function of the noise level."""
+
+        def cond_at(sigma: float) -> Any:
+            above = sum(level > sigma * (1 + 1e-6) for level in self._descending)
+            cond = self._steps[min(above, len(self._steps) - 1)]
+            if isinstance(cond, Mapping):
+                return {name: _rows(part, rows) for name, part in cond.items()}
+            return _rows(cond, rows)
+
+        return cond_at
+
+
+class _Listener:
+    """Stands in for the model and notes the noise levels that a sampler asks for; everything else is the model's."""
+
+    def __init__(self, model: Any) -> None:
+        self._model = model
+        self.asked: list[float] = []
+
+    def __call__(self, x: Tensor, sigma: Tensor, **_: Any) -> Tensor:
+        self.asked.append(float(sigma.reshape(-1)[0]))
+        self.last_noise_uncond = torch.zeros_like(x)  # read by DDIM CFG++
+        return torch.zeros_like(x)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._model, name)
+
+
+def _levels(model: Any, sampler: Any, x: Tensor, options: Mapping[str, Any], schedule: NoiseSchedule) -> Levels:
+    """The levels that ``sampler`` will visit with these ``options`` (those that the host gives it).
+
+    Where they are not among the options (the timestep samplers, DPM fast and DPM adaptive), the sampler is run once on
+    a stand-in for the model, which costs no U-Net call.
+
+    Raises:
+        InversionError: it would visit none.
+    """
+    preserving, churn = "timesteps" in options, bool(options.get("s_churn"))
+    if options.get("sigmas") is not None:
+        visited = [float(sigma) for sigma in options["sigmas"]]
+    else:
+        listener = _Listener(model)
+        sampler(listener, x, **{**options, "disable": True, "callback": lambda state: None})
+        visited = [schedule.level(t) for t in listener.asked] if preserving else listener.asked
+        if visited and preserving:
+            end = schedule.level(float(options["timesteps"][0]))
+            visited.append(end if end < min(visited) else schedule.level(0))
+        elif visited:
+            visited.append(min(float(options["sigma_min"]), *visited))
+    primary = tuple(sorted(set(visited), reverse=True))
+    if len(primary) < 2:
+        raise InversionError(
+            "MasaCtrl: at this denoising strength the sampler takes no step, so nothing can be edited; "
+            "raise the denoising strength or the sampling steps."
+        )
+    return Levels(primary, preserving, churn)
+
+
+@contextmanager
+def _watched(denoise: Denoise, evaluations: int) -> Iterator[Denoise]:
+    """``denoise`` under the host's eyes: progress bar, live preview, interrupt and skip.
+
+    ``shared.state`` is where the host's own samplers report their progress; what `launch_sampling` wrote there for the
+    sampling that follows is put back.
+    """
+    state, done = shared.state, 0
+    steps = state.sampling_steps
+
+    def watched(x: Tensor, sigma: float) -> Tensor:
+        nonlocal done
+        if state.interrupted or state.skipped:
+            raise sd_samplers_common.InterruptedException
+        clean = denoise(x, sigma)
+        done += 1
+        state.sampling_step = done
+        sd_samplers_common.store_latent(clean)
+        return clean
+
+    state.sampling_steps, state.textinfo = evaluations, "MasaCtrl: inverting the picture"
+    try:
+        yield watched
+    finally:
+        state.sampling_steps, state.sampling_step, state.textinfo = steps, 0, None
+
+
+@contextmanager
+def _controlnet_silenced(p: Any) -> Iterator[None]:
+    """No ControlNet unit acts inside the ``with`` block.
+
+    The extension on A1111 adds its control to every U-Net call whose parameters are not stopped; it decides that anew
+    at each step of sampling (sd-webui-controlnet ``hook.py``). On Forge, control is handed to each call explicitly.
+    """
+    scripts = getattr(getattr(p, "scripts", None), "alwayson_scripts", None) or []
+    networks = [getattr(script, "latest_network", None) for script in scripts]
+    units = [unit for network in networks for unit in getattr(network, "control_params", None) or []]
+    with ExitStack() as stack:
+        for unit in units:
+            stack.callback(setattr, unit, "guidance_stopped", unit.guidance_stopped)
+            unit.guidance_stopped = True
+        yield
+
+
+def _rows(tensor: Tensor, rows: list[int]) -> Tensor:
+    return tensor[torch.tensor(rows, device=tensor.device)]
+
+
+def check_real_image(p: Any, settings: MasaCtrlSettings) -> None:
+    """What cannot be edited, said before anything is sampled.
+
+    Raises:
+        SettingsError: naming what to change.
+        UnsupportedModelError: the loaded checkpoint reads more than latents and text.
+    """
+    model = shared.sd_model
+    channels = getattr(unet_of(model), "in_channels", 4)
+    if channels != 4 or getattr(getattr(model, "model", None), "conditioning_key", None) == "crossattn-adm":
+        raise UnsupportedModelError(
+            "MasaCtrl: the loaded checkpoint reads a picture besides its latents (inpainting, InstructPix2Pix, unCLIP) "
+            "and cannot invert one; load a plain checkpoint, or give source 'prompt'."
+        )
+    if not float(p.denoising_strength) > 0:
+        raise SettingsError(
+            "MasaCtrl: the denoising strength is 0, so nothing would be edited; give more than 0 (1 inverts the "
+            "picture all the way to noise)."
+        )
+    if settings.inversion_steps and settings.inversion_steps < int(p.steps):
+        raise SettingsError(
+            f"MasaCtrl: inversion_steps is {settings.inversion_steps}, fewer than the {p.steps} sampling steps; "
+            "give as many or more, or 0 for the same number."
+        )
+    if getattr(p, "image_mask", None) is not None and int(getattr(p, "inpainting_fill", 1)) != 1:
+        raise SettingsError(
+            "MasaCtrl: masked content is not 'original' (inpainting_fill 1), so the host paints over what the edit "
+            "should keep before it is read; choose 'original', or give source 'prompt'."
+        )
+    if float(getattr(shared.opts, "img2img_extra_noise", 0) or 0) > 0:
+        raise SettingsError(
+            "MasaCtrl: 'Extra noise multiplier for img2img' is on in Settings, but an inverted picture takes no extra "
+            "noise; set it to 0 or give source 'prompt'."
+        )

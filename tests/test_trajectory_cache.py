@@ -1,0 +1,96 @@
+"""What is kept is found again, bounded, and never trusted blindly."""
+
+from __future__ import annotations
+
+import logging
+
+import pytest
+import torch
+
+from lib_masactrl.inversion import SourceTrajectory
+from lib_masactrl.trajectory_cache import TrajectoryCache, cache_key
+
+SIGMAS = (0.0, 1.5, 14.6)
+SIZE = 3 * 4 * 8 * 8 * 4
+
+
+def trajectory(seed: int) -> SourceTrajectory:
+    noise = torch.Generator().manual_seed(seed)
+    return SourceTrajectory(SIGMAS, tuple(torch.randn(1, 4, 8, 8, generator=noise) for _ in SIGMAS))
+
+
+def equal(one: SourceTrajectory | None, other: SourceTrajectory) -> bool:
+    return one is not None and one.sigmas == other.sigmas and all(map(torch.equal, one.latents, other.latents))
+
+
+def test_the_least_recently_used_goes_first():
+    cache = TrajectoryCache(2 * SIZE)
+    cache.put("a", trajectory(1))
+    cache.put("b", trajectory(2))
+    assert equal(cache.get("a"), trajectory(1))
+    cache.put("c", trajectory(3))
+    assert cache.get("b") is None and equal(cache.get("a"), trajectory(1)) and equal(cache.get("c"), trajectory(3))
+    assert (len(cache), cache.size) == (2, 2 * SIZE)
+    cache.configure(SIZE, None)
+    assert len(cache) == 1 and cache.get("c") is not None
+
+
+def test_what_is_larger_than_the_limit_is_not_kept_and_drives_nothing_out():
+    cache = TrajectoryCache(SIZE)
+    cache.put("a", trajectory(1))
+    larger = SourceTrajectory((0.0, 1.0), (torch.zeros(1, 4, 99, 99),) * 2)
+    cache.put("large", larger)
+    assert cache.get("large") is None and cache.get("a") is not None
+    off = TrajectoryCache(0)
+    off.put("a", trajectory(1))
+    assert len(off) == 0
+
+
+def test_files_outlive_the_process(tmp_path):
+    TrajectoryCache(9 * SIZE, tmp_path / "new").put("a", trajectory(1))
+    later = TrajectoryCache(9 * SIZE, tmp_path / "new")
+    assert equal(later.get("a"), trajectory(1)) and later.get("b") is None
+    assert [path.suffix for path in (tmp_path / "new").iterdir()] == [".safetensors"]  # nothing half-written
+
+
+def test_files_are_bounded_too(tmp_path):
+    cache = TrajectoryCache(3 * SIZE, tmp_path)
+    for number in range(5):
+        cache.put(str(number), trajectory(number))
+    kept = [number for number in range(5) if TrajectoryCache(3 * SIZE, tmp_path).get(str(number))]
+    assert kept[-1] == 4 and 1 <= len(kept) <= 3
+
+
+@pytest.mark.parametrize("damage", ["empty", "cut", "text", "other", "sigmas", "nan"])
+def test_a_damaged_file_is_discarded_with_a_warning(tmp_path, caplog, damage):
+    TrajectoryCache(9 * SIZE, tmp_path).put("a", trajectory(1))
+    (file,) = tmp_path.iterdir()
+    content = file.read_bytes()
+    if damage == "other":
+        file = file.rename(tmp_path / "masactrl-b.safetensors")
+    elif damage == "nan":
+        broken = trajectory(1)
+        broken.latents[1][0, 0, 0, 0] = torch.nan
+        TrajectoryCache(9 * SIZE, tmp_path).put("a", broken)
+    else:
+        damaged = {"empty": b"", "cut": content[:-50], "text": b"no trajectory" * 40}
+        damaged["sigmas"] = content.replace(b"[0.0, 1.5, 14.6]", b"[1.5, 0.0, 14.6]")
+        assert damaged[damage] != content
+        file.write_bytes(damaged[damage])
+    with caplog.at_level(logging.WARNING):
+        assert TrajectoryCache(9 * SIZE, tmp_path).get("b" if damage == "other" else "a") is None
+    assert "damaged" in caplog.text and not file.exists()
+
+
+def test_a_folder_that_cannot_be_written_is_only_a_warning(tmp_path, caplog):
+    (tmp_path / "file").write_text("in the way")
+    cache = TrajectoryCache(9 * SIZE, tmp_path / "file")
+    cache.put("a", trajectory(1))
+    assert "could not be kept" in caplog.text and equal(cache.get("a"), trajectory(1))
+
+
+def test_keys_tell_everything_apart():
+    parts = [torch.zeros(2, 2), torch.zeros(4), torch.zeros(4, dtype=torch.float16), torch.ones(4), "0", 0, None, ""]
+    assert len({cache_key([part]) for part in parts}) == len(parts)
+    assert cache_key(["a", "bc"]) != cache_key(["ab", "c"])
+    assert cache_key([torch.ones(4), "x"]) == cache_key([torch.ones(4).clone(), "x"])
