@@ -8,6 +8,10 @@ if sys.version_info < (3, 10):  # noqa: UP036  # the host runs this file with wh
         f"MasaCtrl needs Python 3.10 or newer, but this WebUI runs {sys.version.split()[0]}; update the WebUI."
     )
 
+from lib_masactrl.host.supported import check_webui  # here, because it needs the Python asked for above
+
+check_webui()
+
 # The accordion's checkbox came with 1.6.0, and with it everything else that is used. Looked for by capability, because
 # forks number their versions differently; by spec, because importing the host's UI here would start half of it.
 _components = importlib.util.find_spec("modules") and importlib.util.find_spec("modules.ui_components")

@@ -21,6 +21,10 @@ class SettingsError(MasaCtrlError, ValueError):
     """A setting has a value that is not allowed, or a name that does not exist."""
 
 
+class UnsupportedHostError(MasaCtrlError):
+    """The WebUI is none in which control can work."""
+
+
 class UnsupportedModelError(MasaCtrlError):
     """The loaded model offers no U-Net self-attention that could be controlled."""
 

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from modules import script_callbacks, scripts
+from lib_masactrl.host.supported import check_webui
 
-from lib_masactrl import ui
-from lib_masactrl.host import a1111, controlnet, xyz
+check_webui()  # first, because the imports that follow fail elsewhere, and do not say why
+
+from modules import script_callbacks, scripts  # noqa: E402
+
+from lib_masactrl import ui  # noqa: E402
+from lib_masactrl.host import a1111, controlnet, xyz  # noqa: E402
 
 
 class MasaCtrlScript(scripts.Script):

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from .client import Client, HttpError, controlled, request, same, with_script
+from .client import Client, HttpError, controlled, fault, request, same, with_script
 
 TEN_MEGABYTES = "cat " * 2_500_000
 
@@ -133,6 +133,16 @@ def test_compiled_unet(client: Client) -> None:
     compiled = {"override_settings": {"sd_unet": "[Fault] compiled"}}
     client.txt2img(request(**compiled))
     assert "SD Unet is set to [Fault] compiled" in refused(client, controlled(request(**compiled)))
+    assert same(client.txt2img(controlled(request())).images, before)
+
+
+@pytest.mark.parametrize("network", ["Flux", "Chroma", "SD 3 in Forge", "SD 3 in A1111"])
+def test_network_without_unet_self_attention(client: Client, network: str) -> None:
+    """The checkpoint's U-Net replaced by the host's own class of such a network, in small."""
+    if network not in client.get("/fault/networks"):
+        pytest.skip(f"this WebUI has no {network}")
+    before = client.txt2img(controlled(request())).images
+    assert "has no U-Net self-attention layers" in refused(client, fault(controlled(request()), network=network))
     assert same(client.txt2img(controlled(request())).images, before)
 
 

@@ -3,7 +3,7 @@
 Those hosts know a model by the shapes of its tensors, so the tiny trained checkpoint is none of theirs: the U-Net must
 be 320 channels wide with a context of 768, text encoder and autoencoder must have their full shapes (Forge
 ``huggingface_guess/detection.py``, reForge ``ldm_patched/modules/model_detection.py``). Only the number of channels of
-the U-Net's deeper levels is free, and small here.
+the U-Net's deeper levels is free, and small here; the last has twice as many, because FreeU looks for such levels.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import os
 from pathlib import Path
 
 #: To be raised when the weights below change: files of earlier recipes are not used again.
-RECIPE = 1
+RECIPE = 2
 
 
 def wide_checkpoint() -> Path:
@@ -33,7 +33,7 @@ def _write(path: Path) -> None:
 
     from tests.small_models import DDCONFIG, UNET, random_weights
 
-    unet = {**UNET, "model_channels": 320, "num_heads": 8, "context_dim": 768}
+    unet = {**UNET, "model_channels": 320, "channel_mult": [1, 1, 1, 2], "num_heads": 8, "context_dim": 768}
     autoencoder = {**DDCONFIG, "ch": 128, "ch_mult": [1, 2, 4, 4], "num_res_blocks": 2}
     text = {"hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 12, "num_attention_heads": 12}
     weights = random_weights(49408, unet=unet, autoencoder=autoencoder, text=text)

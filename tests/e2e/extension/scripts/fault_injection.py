@@ -8,6 +8,8 @@ Idle (no argument) it touches no request. Over the API its one argument is an ob
 * ``seeds_of``: for each image, which of the host's own seeds it gets, counted from 0;
 * ``encoder_seed``: seed torch's global generator, from which the host draws when it encodes init images. (Left alone,
   an img2img result depends on the request before it, without MasaCtrl too; visible with an untrained encoder.)
+* ``network``: the loaded checkpoint gets a small network of another family, by its name in :data:`NETWORKS`, in the
+  place of its U-Net, until the next request;
 * ``low_memory``: let the Forge family believe that no more rows than these fit into one U-Net call, so that it
   evaluates cond and uncond apart (AUTOMATIC1111 has an option for that);
 * ``trace``: keep the denoised latents of every denoiser evaluation, for ``GET /fault/trace``;
@@ -18,6 +20,7 @@ Idle (no argument) it touches no request. Over the API its one argument is an ob
 
 import base64
 import gc
+import importlib.util
 import io
 
 import gradio as gr
@@ -26,6 +29,19 @@ import torch
 from modules import img2img, processing, script_callbacks, scripts, sd_models, sd_unet, shared
 from modules.api import models
 from torch.nn.modules.module import register_module_forward_pre_hook
+
+_FLUX = {
+    **{"in_channels": 4, "vec_in_dim": 8, "context_in_dim": 8, "hidden_size": 32, "mlp_ratio": 1.0, "num_heads": 2},
+    **{"depth": 1, "depth_single_blocks": 1, "axes_dim": [4, 6, 6], "theta": 100, "qkv_bias": True},
+}
+_CHROMA = {**_FLUX, "guidance_out_dim": 32, "guidance_hidden_dim": 8, "guidance_n_layers": 1}
+#: Networks without U-Net self-attention as the hosts themselves have them: module, class, arguments.
+NETWORKS = {
+    "Flux": ("backend.nn.flux", "IntegratedFluxTransformer2DModel", {**_FLUX, "guidance_embed": False}),
+    "Chroma": ("backend.nn.chroma", "IntegratedChromaTransformer2DModel", _CHROMA),
+    "SD 3 in Forge": ("backend.nn.mmditx", "MMDiTX", {"depth": 1}),
+    "SD 3 in A1111": ("modules.models.sd3.mmdit", "MMDiT", {"depth": 1}),
+}
 
 
 class Fault(Exception):
@@ -38,12 +54,17 @@ class Watch:
     traces: list[numpy.ndarray] | None = None
     hook = None
     short_of_memory = None
+    replaced = None
 
     def __init__(self):
         self.rows: list[int] = []
 
     def clear(self):
         self.traces = None
+        if self.replaced is not None:
+            model, unet = self.replaced
+            model.diffusion_model = unet
+            self.replaced = None
         if self.short_of_memory is not None:
             del self.short_of_memory.memory_required
             self.short_of_memory = None
@@ -57,6 +78,8 @@ class Watch:
     def start(self, wanted):
         if wanted.get("trace"):
             self.traces = []
+        if "network" in wanted:
+            self.replace_network(wanted["network"])
         if "low_memory" in wanted:
             self.run_short_of_memory(wanted["low_memory"])
         if wanted.get("count"):
@@ -84,9 +107,14 @@ class Watch:
 
         self.hook = register_module_forward_pre_hook(fail)
 
+    def replace_network(self, name):
+        model = holder_of(shared.sd_model)
+        self.replaced = model, model.diffusion_model
+        model.diffusion_model = make_network(name)
+
     def run_short_of_memory(self, rows):
         self.short_of_memory = shared.sd_model.forge_objects.unet.model
-        self.short_of_memory.memory_required = lambda shape, *args: 0 if shape[0] <= rows else 2**62
+        self.short_of_memory.memory_required = lambda input_shape, **more: 0 if input_shape[0] <= rows else 2**40
 
 
 watch = Watch()
@@ -126,10 +154,18 @@ def keep_denoised(params):
         watch.traces.append(params.x.detach().float().cpu().numpy().copy())
 
 
+def make_network(name):
+    module, kind, arguments = NETWORKS[name]
+    return getattr(importlib.import_module(module), kind)(**arguments)
+
+
+def holder_of(model):
+    """What has the U-Net of a loaded checkpoint; ``None`` in Forge before the first request, when none is loaded."""
+    return getattr(model.forge_objects.unet if hasattr(model, "forge_objects") else model, "model", None)
+
+
 def unet_of(model):
-    """The U-Net of a loaded checkpoint; ``None`` in Forge before the first request, when none is loaded yet."""
-    holder = model.forge_objects.unet if hasattr(model, "forge_objects") else model
-    return getattr(getattr(holder, "model", None), "diffusion_model", None)
+    return getattr(holder_of(model), "diffusion_model", None)
 
 
 def hooks():
@@ -154,6 +190,17 @@ def control_objects():
             if script.title().lower() == "controlnet":
                 yield from getattr(getattr(script, "latest_network", None), "control_params", None) or ()
                 yield from (entry[0] for entry in getattr(type(script), "model_cache", {}).values())
+
+
+def networks():
+    return [name for name, (module, *_) in NETWORKS.items() if has_module(module)]
+
+
+def has_module(name):
+    try:
+        return importlib.util.find_spec(name) is not None
+    except ModuleNotFoundError:  # not even its package
+        return False
 
 
 def memory():
@@ -262,7 +309,7 @@ class Compiled(sd_unet.SdUnet):
 def add_routes(_, app):
     global host_api
     host_api = next(r.endpoint.__self__ for r in app.routes if getattr(r, "path", "") == "/sdapi/v1/txt2img")
-    for route in (hooks, memory, axes, trace, rows):
+    for route in (hooks, memory, axes, trace, rows, networks):
         app.add_api_route(f"/fault/{route.__name__}", route, methods=["GET"])
     for route in (infotext, paste, script_args, batch):
         app.add_api_route(f"/fault/{route.__name__}", route, methods=["POST"])

@@ -1,0 +1,36 @@
+"""What is said at load time, by running the extension's files as a WebUI does."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture
+def load(tmp_path):
+    """Runs a file of the extension in a WebUI with these modules; returns what it writes."""
+
+    def run(file, *modules):
+        for name in modules:
+            path = tmp_path / "modules" / f"{name}.py"
+            path.parent.mkdir(exist_ok=True)
+            path.write_text("InputAccordion = None\n", encoding="utf-8")
+        code = f"import runpy, sys; sys.path[:0] = {[str(ROOT), str(tmp_path)]}; runpy.run_path({str(ROOT / file)!r})"
+        return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False).stderr
+
+    return run
+
+
+@pytest.mark.parametrize("file", ["install.py", "scripts/masactrl.py"])
+def test_sd_next_is_refused_when_it_loads_the_extension(load, file):
+    assert "UnsupportedHostError: MasaCtrl does not work in SD.Next" in load(file, "scripts_manager", "ui_components")
+
+
+def test_others_are_not(load):
+    assert load("install.py", "scripts", "ui_components") == ""
+    assert "SD.Next" not in load("scripts/masactrl.py", "scripts", "ui_components")
