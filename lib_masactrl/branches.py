@@ -44,13 +44,15 @@ class BatchLayout:
         branches: the images of the batch in the host's order.
         passes: how many guidance passes the call holds. Hosts evaluate cond and uncond together (2) or apart (1);
             InstructPix2Pix has three. Row ``r`` is branch ``r % len(branches)`` of pass ``r // len(branches)``.
+        cond_pass: which of them has the branches' prompts as its context; ``None`` if none has.
 
     Raises:
-        BatchLayoutError: a target has no source, or a branch stands there twice.
+        BatchLayoutError: a target has no source, a branch stands there twice, or there is no such pass.
     """
 
     branches: tuple[Branch, ...]
     passes: int = 1
+    cond_pass: int | None = None
 
     def __post_init__(self) -> None:
         if len(set(self.branches)) != len(self.branches):
@@ -58,9 +60,11 @@ class BatchLayout:
         orphans = [branch for branch in self.branches if Branch(branch.group) not in self.branches]
         if orphans:
             raise BatchLayoutError(f"No source branch in the batch for {orphans}; every group needs one.")
+        if self.cond_pass is not None and not 0 <= self.cond_pass < self.passes:
+            raise BatchLayoutError(f"cond_pass is {self.cond_pass}, but the call has {self.passes} passes, from 0.")
 
     @classmethod
-    def of_call(cls, branches: tuple[Branch, ...], rows: int) -> BatchLayout:
+    def of_call(cls, branches: tuple[Branch, ...], rows: int, cond_pass: int | None = None) -> BatchLayout:
         """The layout of a U-Net call with ``rows`` rows over a batch of these branches.
 
         Raises:
@@ -72,11 +76,22 @@ class BatchLayout:
                 f"The host called the U-Net with {rows} rows for a batch of {len(branches)} images, so a target cannot "
                 "be paired with its source. Another extension or an AND prompt splits the batch; switch it off."
             )
-        return cls(branches, passes)
+        return cls(branches, passes, cond_pass)
 
     @property
     def rows(self) -> int:
         return len(self.branches) * self.passes
+
+    @property
+    def cond_rows(self) -> tuple[int, ...]:
+        """The rows whose context are the branches' prompts, in the order of ``branches``; none if the call has none."""
+        images = len(self.branches)
+        return () if self.cond_pass is None else tuple(range(self.cond_pass * images, (self.cond_pass + 1) * images))
+
+    @property
+    def source_rows(self) -> tuple[int, ...]:
+        """The rows of source branches, ascending."""
+        return tuple(row for row, source in enumerate(self.source_row_of) if row == source)
 
     @property
     def source_row_of(self) -> tuple[int, ...]:

@@ -1,4 +1,4 @@
-"""``attached(unet, control)``: hooks a U-Net's self-attention for the length of a ``with`` block.
+"""``attached(unet, control)``: hooks a U-Net's attention for the length of a ``with`` block.
 
 A hook is an *instance* attribute ``forward`` on the host's ``CrossAttention`` module, found by
 ``nn.Module.__call__`` before the class's. The class's own ``forward``, which hosts replace when the user changes the
@@ -15,10 +15,10 @@ import torch
 from torch import nn
 
 from lib_masactrl.control import MutualSelfAttentionControl
-from lib_masactrl.layers import AttentionLayer, self_attention_layers
+from lib_masactrl.layers import AttentionLayer, cross_attention_layers, self_attention_layers
 
 
-class ControlledForward:
+class AttentionHook:
     """The ``forward`` of one attention module while control is attached.
 
     Once detached it is inert and calls straight through, so that another extension which captured it meanwhile
@@ -36,13 +36,7 @@ class ControlledForward:
     def __call__(
         self, hidden: torch.Tensor, context: torch.Tensor | None = None, *args: Any, **kwargs: Any
     ) -> torch.Tensor:
-        def attend(queries: torch.Tensor, keys_from: torch.Tensor | None, /) -> torch.Tensor:
-            return self._host_forward(queries, keys_from, *args, **kwargs)
-
-        # A context given by the caller (reference-only ControlNet) means that this is no plain self-attention call.
-        if self._control is None or context is not None:
-            return attend(hidden, context)
-        return self._control.self_attention(self._layer.index, hidden, attend)
+        raise NotImplementedError
 
     def install(self) -> None:
         self._layer.module.forward = self
@@ -64,12 +58,38 @@ class ControlledForward:
         return forward(self._layer.module, *args, **kwargs)
 
 
+class SelfAttentionHook(AttentionHook):
+    """Lets control make the layer's call."""
+
+    def __call__(
+        self, hidden: torch.Tensor, context: torch.Tensor | None = None, *args: Any, **kwargs: Any
+    ) -> torch.Tensor:
+        def attend(queries: torch.Tensor, keys_from: torch.Tensor | None, /) -> torch.Tensor:
+            return self._host_forward(queries, keys_from, *args, **kwargs)
+
+        # A context given by the caller (reference-only ControlNet) means that this is no plain self-attention call.
+        if self._control is None or context is not None:
+            return attend(hidden, context)
+        return self._control.self_attention(self._layer.index, hidden, attend)
+
+
+class CrossAttentionHook(AttentionHook):
+    """Lets control see what enters the layer; the call itself is the host's."""
+
+    def __call__(
+        self, hidden: torch.Tensor, context: torch.Tensor | None = None, *args: Any, **kwargs: Any
+    ) -> torch.Tensor:
+        if self._control is not None and context is not None:
+            self._control.cross_attention(self._layer.index, self._layer.module, hidden, context)
+        return self._host_forward(hidden, context, *args, **kwargs)
+
+
 class Attachment:
     """The hooks of one control on one U-Net. Use :func:`attached`, which guarantees the removal."""
 
     def __init__(self, control: MutualSelfAttentionControl) -> None:
         self._control = control
-        self._hooks: list[ControlledForward] = []
+        self._hooks: list[AttentionHook] = []
         self.unet: nn.Module | None = None
         self.layers: tuple[AttentionLayer, ...] = ()
 
@@ -84,9 +104,13 @@ class Attachment:
         self.detach()
         self.layers = self_attention_layers(unet)
         self.unet = unet
-        for layer in self.layers:
+        looked_at = cross_attention_layers(unet)
+        for layer in (*self.layers, *looked_at):
             _remove_stale_hooks(layer.module)
-            hook = ControlledForward(layer, self._control)
+        hooks: list[AttentionHook] = [SelfAttentionHook(layer, self._control) for layer in self.layers]
+        if self._control.masks:
+            hooks += [CrossAttentionHook(layer, self._control) for layer in looked_at]
+        for hook in hooks:
             hook.install()
             self._hooks.append(hook)
 
@@ -101,6 +125,8 @@ class Attachment:
 @contextmanager
 def attached(unet: nn.Module, control: MutualSelfAttentionControl) -> Iterator[Attachment]:
     """Control the self-attention layers of ``unet`` inside the ``with`` block, whatever ends it.
+
+    With masks, control also looks at what enters the cross-attention layers.
 
     Attaching first removes any stale hook of ours, so that even a process killed inside a block heals.
 

@@ -25,7 +25,8 @@ ALLOWED = {
     "inversion": {"errors"},
     "trajectory_cache": {"inversion"},
     "attention": {"branches"},
-    "control": {"attention", "branches", "errors", "schedule"},
+    "masks": {"attention", "branches", "errors", "layers"},
+    "control": {"attention", "branches", "errors", "masks", "schedule"},
     "patching": {"control", "layers"},
 }
 HOST_PACKAGES = {"modules", "backend", "ldm", "gradio", "diffusers", "transformers", "omegaconf", "ldm_patched"}

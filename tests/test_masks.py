@@ -1,0 +1,301 @@
+"""Laws 4, 7 and 9 for masks: masked attention, maps and foregrounds against the paper written out in float64."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from ldm.modules.attention import CrossAttention
+
+from lib_masactrl.attention import masked, mutual, regions_of, union
+from lib_masactrl.branches import BatchLayout, Branch, branches_in_batch
+from lib_masactrl.control import MutualSelfAttentionControl
+from lib_masactrl.errors import BatchLayoutError
+from lib_masactrl.layers import cross_attention_layers, self_attention_layers, token_grid
+from lib_masactrl.masks import (
+    AUTOMATIC,
+    ForegroundMasks,
+    foreground,
+    normalised,
+    otsu_threshold,
+    resized,
+    word_map,
+)
+from lib_masactrl.patching import attached
+from lib_masactrl.schedule import ControlWindow
+from tests import paper
+from tests.unets import CONTEXT, inputs, plain, small_unet
+
+TOLERANCE = {"rtol": 1e-4, "atol": 1e-5}
+PAIR = branches_in_batch(1, 1)
+TARGET, SOURCE = PAIR
+TOKENS = 35
+
+ADVERSARIAL = {
+    "all": torch.ones(TOKENS, dtype=torch.bool),
+    "none": torch.zeros(TOKENS, dtype=torch.bool),
+    "one token": torch.arange(TOKENS) == 17,
+    "checkerboard": torch.arange(TOKENS) % 2 == 0,
+    "random": torch.rand(TOKENS, generator=torch.Generator().manual_seed(3)) < 0.3,
+}
+
+
+@pytest.fixture(scope="module")
+def module() -> CrossAttention:
+    torch.manual_seed(0)
+    return CrossAttention(query_dim=16, heads=4, dim_head=8).eval()
+
+
+@pytest.fixture(scope="module")
+def unet():
+    return small_unet()
+
+
+def hidden_of(layout: BatchLayout, tokens: int = TOKENS) -> torch.Tensor:
+    return torch.randn(layout.rows, tokens, 16, generator=torch.Generator().manual_seed(1)) * 3
+
+
+@pytest.mark.parametrize("attention", [mutual, union])
+@pytest.mark.parametrize("target_mask", ADVERSARIAL)
+@pytest.mark.parametrize("source_mask", ADVERSARIAL)
+def test_law_9_equals_the_papers_equation(module, source_mask, target_mask, attention):
+    layout = BatchLayout(PAIR, passes=2)
+    hidden, source, target = hidden_of(layout), ADVERSARIAL[source_mask], ADVERSARIAL[target_mask]
+    with torch.no_grad():
+        got = masked(hidden, layout, module, {TARGET: regions_of(target, source)}, attention, module(hidden))
+        for row in layout.target_rows:
+            of_source, own = hidden[layout.source_row_of[row]], attention is union
+            expected = paper.masked(module, of_source, hidden[row], source, target, own=own)
+            torch.testing.assert_close(got[row].double(), expected, **TOLERANCE)
+        assert torch.equal(got[list(layout.source_rows)], module(hidden)[list(layout.source_rows)])
+
+
+@pytest.mark.parametrize("attention", [mutual, union])
+def test_each_target_has_its_own_regions(module, attention):
+    branches = branches_in_batch(2, 2)
+    layout = BatchLayout(branches, passes=3)
+    hidden = hidden_of(layout)
+    generator = torch.Generator().manual_seed(5)
+    masks = {branch: torch.rand(TOKENS, generator=generator) < 0.4 for branch in branches}
+    targets = [branch for branch in branches if not branch.is_source]
+    regions = {branch: regions_of(masks[branch], masks[Branch(branch.group)]) for branch in targets}
+    with torch.no_grad():
+        got = masked(hidden, layout, module, regions, attention, module(hidden))
+        for row in layout.target_rows:
+            branch, source = branches[row % len(branches)], hidden[layout.source_row_of[row]]
+            pair = masks[Branch(branch.group)], masks[branch]
+            expected = paper.masked(module, source, hidden[row], *pair, own=attention is union)
+            torch.testing.assert_close(got[row].double(), expected, **TOLERANCE)
+
+
+@pytest.mark.parametrize("attention", [mutual, union])
+def test_law_4_all_foreground_is_the_unmasked_form(module, attention):
+    layout = BatchLayout(PAIR, passes=2)
+    hidden, everything = hidden_of(layout), ADVERSARIAL["all"]
+    with torch.no_grad():
+        got = masked(hidden, layout, module, {TARGET: regions_of(everything, everything)}, attention, module(hidden))
+        torch.testing.assert_close(got, attention(hidden, layout, module), rtol=1e-5, atol=1e-6)
+
+
+def test_word_maps_are_the_layers_probabilities():
+    torch.manual_seed(1)
+    layer = CrossAttention(query_dim=16, context_dim=24, heads=4, dim_head=8).eval()
+    hidden, context = torch.randn(2, 12, 16), torch.randn(2, 154, 24)
+    positions = ((3,), (1, 80, 153))
+    with torch.no_grad():
+        got = word_map(layer.to_q(hidden), layer.to_k(context), layer.heads, positions)
+        for row in range(2):
+            expected = paper.word_map(layer, hidden[row], context[row], positions[row])
+            torch.testing.assert_close(got[row].double(), expected, rtol=1e-4, atol=1e-6)
+    assert not word_map(layer.to_q(hidden), layer.to_k(context), 4, ((), ())).any()
+
+
+def test_law_4_a_flat_map_has_no_foreground_and_no_nan():
+    for value in (0.0, 0.3, 1.0):
+        flat = normalised(torch.full((4, 4), value))
+        assert torch.equal(flat, torch.zeros(4, 4))
+        for threshold in (0.0, 0.1, 1.0, AUTOMATIC):
+            assert not foreground(flat, threshold).any()
+
+
+def test_a_map_is_scaled_to_its_range_and_cut():
+    values = normalised(torch.tensor([[2.0, 4.0], [3.0, 12.0]]))
+    torch.testing.assert_close(values, torch.tensor([[0.0, 0.2], [0.1, 1.0]]))
+    assert foreground(values, 0.15).tolist() == [[False, True], [False, True]]
+    assert foreground(values, 1.0).tolist() == [[False, False], [False, True]]
+
+
+@pytest.mark.parametrize(("low", "high"), [(0.0, 1.0), (0.1, 0.4), (0.55, 0.6)])
+def test_otsu_parts_two_groups(low, high):
+    values = torch.cat([torch.full((30,), low), torch.full((9,), high)])
+    assert low < otsu_threshold(values) <= high
+    generator = torch.Generator().manual_seed(0)
+    mixture = torch.cat([0.2 + 0.03 * torch.randn(500, generator=generator), 0.7 + 0.03 * torch.randn(80)])
+    assert 0.3 < otsu_threshold(mixture.clamp(0, 1)) < 0.6
+
+
+@pytest.mark.parametrize("grid", [(16, 16), (5, 7), (64, 40), (1, 1)])
+def test_law_7_maps_fit_every_grid(grid):
+    left = (torch.arange(16) < 8).float().expand(16, 16)
+    got = resized(left, grid)
+    assert got.shape == grid and torch.isfinite(got).all()
+    if grid[1] > 1:
+        assert (got[:, 0] > 0.9).all() and (got[:, -1] < 0.1).all()
+
+
+def masks_of_words(**more) -> ForegroundMasks:
+    positions = {TARGET: (2,), SOURCE: (3, 4)}
+    return ForegroundMasks(words=positions.__getitem__, **more)
+
+
+def run(unet, control, call, layout, step=0):
+    with torch.no_grad(), attached(unet, control):
+        control.begin_call(layout, step, tuple(call[0].shape[2:]))
+        return unet(call[0], call[1], context=call[2])
+
+
+@pytest.mark.parametrize("size", [(16, 16), (24, 16), (16, 32)])
+def test_maps_are_those_of_the_cond_rows_at_a_quarter_of_the_latent(unet, size):
+    call, layout = inputs(4, *size), BatchLayout(PAIR, passes=2, cond_pass=1)
+    seen = {}
+    hooks = [
+        layer.module.register_forward_pre_hook(
+            lambda module, args, kwargs, layer=layer: seen.update({layer.index: (module, args[0], kwargs["context"])}),
+            with_kwargs=True,
+        )
+        for layer in cross_attention_layers(unet)
+    ]
+    masks = masks_of_words(threshold=0.5)
+    control = MutualSelfAttentionControl(ControlWindow(0, None, 16), masks=masks)
+    run(unet, control, call, layout)
+    for hook in hooks:
+        hook.remove()
+    quarter = (size[0] // 4, size[1] // 4)
+    layers = [index for index, (_, hidden, _) in seen.items() if hidden.shape[1] == quarter[0] * quarter[1]]
+    assert layers == [4, 5, 7, 8, 9]  # the five of SD 1
+    for row, branch, words in ((2, TARGET, (2,)), (3, SOURCE, (3, 4))):
+        maps = [paper.word_map(seen[i][0], seen[i][1][row], seen[i][2][row], words) for i in layers]
+        mean = torch.stack(maps).mean(dim=0).view(quarter)
+        expected = (mean - mean.min()) / (mean.max() - mean.min()) >= 0.5
+        assert torch.equal(masks.on_grid(branch, quarter), expected)
+        assert masks.on_grid(branch, size).shape == size
+
+
+def test_where_no_layer_has_a_quarter_the_nearest_size_is_learned(unet):
+    """A latent of 8x8 has layers of 64, 16, 4 and 1 tokens; a U-Net of two levels has 64 and 16 only."""
+    small, call, layout = small_unet(levels=2), inputs(2), BatchLayout(PAIR, cond_pass=0)
+    masks = masks_of_words()
+    control = MutualSelfAttentionControl(ControlWindow(0, None, 0), masks=masks)
+    run(small, control, call, layout)
+    assert masks.on_grid(TARGET, (8, 8)) is None
+    run(small, control, call, layout)
+    assert masks.on_grid(TARGET, (8, 8)) is not None
+
+
+def test_no_mask_yet_is_the_unmasked_form(unet):
+    call = inputs(2)
+    without_words = BatchLayout(PAIR)  # a call that holds uncond rows only
+    masked_control = MutualSelfAttentionControl(ControlWindow(0, None, 0), masks=masks_of_words())
+    got = run(unet, masked_control, call, without_words)
+    assert torch.equal(got, run(unet, MutualSelfAttentionControl(ControlWindow(0, None, 0)), call, without_words))
+    assert masked_control.record.layers == set(range(16))
+
+
+def given_masks(seed: int = 0, **more) -> ForegroundMasks:
+    generator = torch.Generator().manual_seed(seed)
+    return ForegroundMasks({b: (torch.rand(8, 8, generator=generator) < 0.5).float() for b in PAIR}, **more)
+
+
+@pytest.mark.parametrize("attention", [mutual, union])
+@pytest.mark.parametrize("masks", [masks_of_words, given_masks])
+@pytest.mark.parametrize("size", [(8, 8), (16, 24), (16, 16)])
+def test_laws_2_and_7_the_source_keeps_its_bits(unet, masks, attention, size):
+    call, layout = inputs(4, *size), BatchLayout(PAIR, passes=2, cond_pass=0)
+    control = MutualSelfAttentionControl(ControlWindow(0, None, 2), attention, masks())
+    expected, unmasked = (
+        plain(unet, call),
+        run(unet, MutualSelfAttentionControl(control.window, attention), call, layout),
+    )
+    for step in range(3):  # the first call checks which way is exact, the second takes it
+        got = run(unet, control, call, layout, step)
+        assert torch.equal(got[[1, 3]], expected[[1, 3]])
+        assert torch.isfinite(got).all()
+    assert not torch.allclose(got[[0, 2]], unmasked[[0, 2]], atol=1e-3)
+
+
+def test_a_call_over_the_sources_alone_is_only_trusted_where_it_is_exact(module):
+    """A host whose rounding depends on the batch's size gets the slower, exact way."""
+
+    def rounds_by_batch(hidden, context):
+        return module(hidden, context) * (1 + 1e-6 * hidden.shape[0])
+
+    layout, hidden = BatchLayout(PAIR), hidden_of(BatchLayout(PAIR), 64)
+    control = MutualSelfAttentionControl(ControlWindow(0, None, 0), masks=given_masks())
+    with torch.no_grad():
+        for _ in range(3):
+            control.begin_call(layout, 0, (8, 8))
+            got = control.self_attention(0, hidden, rounds_by_batch)
+            assert torch.equal(got[1], rounds_by_batch(hidden, None)[1])
+
+
+def test_law_6_cond_and_uncond_together_equal_separate_calls(unet):
+    call = inputs(4, 16, 16)
+    together = MutualSelfAttentionControl(ControlWindow(0, None, 0), masks=masks_of_words())
+    apart = MutualSelfAttentionControl(ControlWindow(0, None, 0), masks=masks_of_words())
+    for step in range(2):
+        got = run(unet, together, call, BatchLayout(PAIR, passes=2, cond_pass=0), step)
+        for rows, cond in (([0, 1], 0), ([2, 3], None)):
+            half = tuple(tensor[rows] for tensor in call)
+            alone = run(unet, apart, half, BatchLayout(PAIR, cond_pass=cond), step)
+            torch.testing.assert_close(got[rows], alone, rtol=1e-3, atol=1e-3)
+
+
+def test_maps_are_of_the_latest_step_or_averaged(module):
+    layer = CrossAttention(query_dim=16, context_dim=CONTEXT, heads=4, dim_head=8).eval()
+    context, layout = torch.randn(2, 7, CONTEXT), BatchLayout(PAIR, cond_pass=0)
+    first, second = (torch.randn(2, 4, 16) for _ in range(2))
+
+    def after_both(averaged):
+        masks = masks_of_words(threshold=0.5, averaged=averaged)
+        for hidden in (first, second):
+            masks.begin_call(layout, (8, 8))
+            with torch.no_grad():
+                masks.capture(0, layer, hidden, context)
+        return masks.on_grid(TARGET, (2, 2))
+
+    maps = [paper.word_map(layer, hidden[0], context[0], (2,)) for hidden in (first, second)]
+    for averaged, values in ((False, maps[1]), (True, (maps[0] + maps[1]) / 2)):
+        assert torch.equal(after_both(averaged), foreground(normalised(values), 0.5).view(2, 2))
+
+
+def test_a_branch_without_its_word_just_now_sees_the_whole_source(unet):
+    """Prompt editing: `[cat:dog:0.5]` has no cat in the second half."""
+    call, layout = inputs(2, 16, 16), BatchLayout(PAIR, cond_pass=0)
+    masks = ForegroundMasks(words=lambda branch: (3,) if branch.is_source else ())
+    got = run(unet, MutualSelfAttentionControl(ControlWindow(0, None, 0), masks=masks), call, layout)
+    unmasked = run(unet, MutualSelfAttentionControl(ControlWindow(0, None, 0)), call, layout)
+    torch.testing.assert_close(got, unmasked, **TOLERANCE)
+
+
+def test_merged_tokens_are_refused(unet):
+    masks = given_masks()
+    masks.begin_call(BatchLayout(PAIR), (8, 8))
+    with pytest.raises(BatchLayoutError, match="50 tokens are no downsampling of a 8x8 latent"):
+        masks.regions(0, torch.zeros(2, 50, 16))
+
+
+def test_hooks_at_cross_attention_come_and_go(unet):
+    control = MutualSelfAttentionControl(ControlWindow(0, None, 0), masks=masks_of_words())
+    with pytest.raises(KeyboardInterrupt), attached(unet, control):
+        hooked = [name for name, module in unet.named_modules() if "forward" in module.__dict__]
+        assert len(hooked) == 32
+        raise KeyboardInterrupt
+    assert not any("forward" in module.__dict__ for module in unet.modules())
+    with attached(unet, MutualSelfAttentionControl(ControlWindow(0, None, 0))):
+        assert sum("forward" in module.__dict__ for module in unet.modules()) == len(self_attention_layers(unet))
+
+
+def test_no_pass_beyond_the_last_has_the_prompts():
+    with pytest.raises(BatchLayoutError, match="cond_pass is 2"):
+        BatchLayout(PAIR, passes=2, cond_pass=2)
+    assert BatchLayout(PAIR, passes=2, cond_pass=1).cond_rows == (2, 3)
+    assert token_grid(4, 8, 8) == (2, 2)
