@@ -159,7 +159,7 @@ def installed() -> Iterator[StandIn]:
     parts |= {name: types.ModuleType(f"modules.{name}") for name in ("paths", "sd_samplers_common")}
     fakes = {"modules": package, **{f"modules.{name}": part for name, part in parts.items()}}
     vars(package).update(parts)
-    names = ("a1111", "controlled", "controlnet", "real_image", "refusals")
+    names = ("a1111", "controlled", "controlnet", "denoising", "real_image", "refusals")
     over_it = tuple(f"lib_masactrl.host.{name}" for name in names)
     before = {name: sys.modules.get(name) for name in (*fakes, *over_it)}
     for name in over_it:

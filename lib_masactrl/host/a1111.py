@@ -15,8 +15,14 @@ from modules import processing, shared
 from lib_masactrl.host import infotext
 from lib_masactrl.host.batch import BranchBatch
 from lib_masactrl.host.controlled import controlled
-from lib_masactrl.host.real_image import RealImage, check_real_image, noting_pictures
-from lib_masactrl.host.refusals import check_model, check_network, check_prompts, check_reference_units
+from lib_masactrl.host.real_image import RealImage, noting_pictures
+from lib_masactrl.host.refusals import (
+    check_model,
+    check_network,
+    check_prompts,
+    check_real_image,
+    check_reference_units,
+)
 from lib_masactrl.settings import MasaCtrlSettings
 
 #: Where a request object carries its branches, and named values that X/Y/Z axes set on it.

@@ -1,4 +1,4 @@
-"""The loaded checkpoint as inversion needs it: the noise level of its timesteps, its estimate of the clean latent.
+"""The loaded checkpoint as inversion needs it: noise levels, text conditioning, its estimate of the clean latent.
 
 Two families of hosts, told apart by what the loaded model offers: A1111 keeps `ldm` and `sgm` models with an
 ``apply_model`` in variance-preserving coordinates, which k-diffusion's wrappers turn into an estimate; the Forge family
@@ -7,9 +7,11 @@ keeps a patcher in ``forge_objects``, whose ``apply_model`` takes a noise level 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import torch
+from modules import prompt_parser
 from torch import Tensor
 
 from lib_masactrl.inversion import Denoise, NoiseSchedule
@@ -69,3 +71,47 @@ def _of_patcher(patcher: Any, cond_at: CondAt) -> Denoise:
         return estimate.float()
 
     return denoise
+
+
+class Conditioning:
+    """The text conditioning of rows, by noise level: prompt editing (``[a:b:0.5]``) changes it between steps."""
+
+    def __init__(self, model: Any, levels: Sequence[float]) -> None:
+        """
+        Args:
+            model: the host's denoiser, about to sample.
+            levels: the noise levels that it will visit, descending.
+        """
+        self._descending = levels
+        per_step = max(1, int(model.total_steps) // max(1, int(model.steps)))
+        scheduled = model.sampler.sampler_extra_args["cond"]
+        self._steps = [
+            prompt_parser.reconstruct_multicond_batch(scheduled, index * per_step)[1]
+            for index in range(len(levels) - 1)
+        ]
+
+    def of_row(self, row: int) -> list[Tensor]:
+        """Every different conditioning of one row, for its cache key."""
+        different: list[Tensor] = []
+        for cond in self._steps:
+            parts = [rows_of(part, [row]) for part in (cond.values() if isinstance(cond, Mapping) else [cond])]
+            if not different or any(not torch.equal(a, b) for a, b in zip(parts, different[-len(parts) :])):
+                different += parts
+        return different
+
+    def at(self, rows: list[int]) -> Any:
+        """Conditioning of ``rows`` as a function of the noise level."""
+
+        def cond_at(sigma: float) -> Any:
+            above = sum(level > sigma * (1 + 1e-6) for level in self._descending)
+            cond = self._steps[min(above, len(self._steps) - 1)]
+            if isinstance(cond, Mapping):
+                return {name: rows_of(part, rows) for name, part in cond.items()}
+            return rows_of(cond, rows)
+
+        return cond_at
+
+
+def rows_of(tensor: Tensor, rows: list[int]) -> Tensor:
+    """Some ``rows`` of a tensor, in that order."""
+    return tensor[torch.tensor(rows, device=tensor.device)]

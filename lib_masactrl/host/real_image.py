@@ -10,18 +10,16 @@ import functools
 import logging
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from modules import paths, prompt_parser, sd_samplers_common, shared
+from modules import paths, sd_samplers_common, shared
 from torch import Tensor, nn
 
 from lib_masactrl.branches import Branch
-from lib_masactrl.errors import InversionError, SettingsError, UnsupportedModelError
-from lib_masactrl.host.denoising import denoiser, noise_schedule
-from lib_masactrl.host.refusals import unet_of
+from lib_masactrl.host.denoising import Conditioning, denoiser, noise_schedule, rows_of
+from lib_masactrl.host.sampler_levels import Levels, sampler_levels
 from lib_masactrl.inversion import Denoise, NoiseSchedule, SourceTrajectory, invert, psnr, signal_scale, subdivided
 from lib_masactrl.settings import MasaCtrlSettings
 from lib_masactrl.trajectory_cache import TrajectoryCache, cache_key
@@ -64,25 +62,6 @@ def noting_pictures(sd_model: Any, noted: list[Tensor]) -> Iterator[None]:
     finally:
         if hook is not None:
             hook.remove()
-
-
-@dataclass(frozen=True)
-class Levels:
-    """The noise levels of one sampling.
-
-    Attributes:
-        primary: levels of the sampler's steps, descending from where it starts to where it ends.
-        preserving: whether the sampler's latents are variance-preserving.
-        churn: whether steps may begin above their level.
-    """
-
-    primary: tuple[float, ...]
-    preserving: bool
-    churn: bool
-
-    def scale(self, sigma: float) -> float:
-        """Variance-exploding latents over the sampler's own."""
-        return signal_scale(sigma) if self.preserving else 1.0
 
 
 class RealImage:
@@ -187,9 +166,9 @@ class RealImage:
 
     def _invert(self, model: Any, sampler: Any, x: Tensor, options: Mapping[str, Any]) -> None:
         configure_cache()
-        self._levels = _levels(model, sampler, x, options, self._schedule())
+        self._levels = sampler_levels(model, sampler, x, options, self._schedule())
         path = self._path()
-        conds = _Conditioning(model, self._levels)
+        conds = Conditioning(model, self._levels.primary)
         latents = self._p.init_latent
         missing: dict[str, list[int]] = {}
         for row in self._source_rows:
@@ -203,7 +182,7 @@ class RealImage:
         if missing:
             rows = [same[0] for same in missing.values()]
             clean = latents[rows].float() * self._levels.scale(path[0])
-            image_cond = _rows(model.sampler.sampler_extra_args["image_cond"], rows)
+            image_cond = rows_of(model.sampler.sampler_extra_args["image_cond"], rows)
             with _watched(denoiser(shared.sd_model, conds.at(rows), image_cond), evaluations) as denoise:
                 found = invert(clean, path, denoise, self._settings.inversion_refinements)
             for index, (key, same) in enumerate(missing.items()):
@@ -258,86 +237,6 @@ def configure_cache() -> None:
     CACHE.configure(mebibytes * 2**20, Path(paths.data_path) / "cache" / "masactrl" if on_disk else None)
 
 
-class _Conditioning:
-    """The text conditioning of rows, by noise level: prompt editing (``[a:b:0.5]``) changes it between steps."""
-
-    def __init__(self, model: Any, levels: Levels) -> None:
-        self._descending = levels.primary
-        per_step = max(1, int(model.total_steps) // max(1, int(model.steps)))
-        scheduled = model.sampler.sampler_extra_args["cond"]
-        self._steps = [
-            prompt_parser.reconstruct_multicond_batch(scheduled, index * per_step)[1]
-            for index in range(len(levels.primary) - 1)
-        ]
-
-    def of_row(self, row: int) -> list[Tensor]:
-        """Every different conditioning of one row, for its cache key."""
-        different: list[Tensor] = []
-        for cond in self._steps:
-            parts = [_rows(part, [row]) for part in (cond.values() if isinstance(cond, Mapping) else [cond])]
-            if not different or any(not torch.equal(a, b) for a, b in zip(parts, different[-len(parts) :])):
-                different += parts
-        return different
-
-    def at(self, rows: list[int]) -> Any:
-        """Conditioning of ``rows`` as a function of the noise level."""
-
-        def cond_at(sigma: float) -> Any:
-            above = sum(level > sigma * (1 + 1e-6) for level in self._descending)
-            cond = self._steps[min(above, len(self._steps) - 1)]
-            if isinstance(cond, Mapping):
-                return {name: _rows(part, rows) for name, part in cond.items()}
-            return _rows(cond, rows)
-
-        return cond_at
-
-
-class _Listener:
-    """Stands in for the model and notes the noise levels that a sampler asks for; everything else is the model's."""
-
-    def __init__(self, model: Any) -> None:
-        self._model = model
-        self.asked: list[float] = []
-
-    def __call__(self, x: Tensor, sigma: Tensor, **_: Any) -> Tensor:
-        self.asked.append(float(sigma.reshape(-1)[0]))
-        self.last_noise_uncond = torch.zeros_like(x)  # read by DDIM CFG++
-        return torch.zeros_like(x)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._model, name)
-
-
-def _levels(model: Any, sampler: Any, x: Tensor, options: Mapping[str, Any], schedule: NoiseSchedule) -> Levels:
-    """The levels that ``sampler`` will visit with these ``options`` (those that the host gives it).
-
-    Where they are not among the options (the timestep samplers, DPM fast and DPM adaptive), the sampler is run once on
-    a stand-in for the model, which costs no U-Net call.
-
-    Raises:
-        InversionError: it would visit none.
-    """
-    preserving, churn = "timesteps" in options, bool(options.get("s_churn"))
-    if options.get("sigmas") is not None:
-        visited = [float(sigma) for sigma in options["sigmas"]]
-    else:
-        listener = _Listener(model)
-        sampler(listener, x, **{**options, "disable": True, "callback": lambda state: None})
-        visited = [schedule.level(t) for t in listener.asked] if preserving else listener.asked
-        if visited and preserving:
-            end = schedule.level(float(options["timesteps"][0]))
-            visited.append(end if end < min(visited) else schedule.level(0))
-        elif visited:
-            visited.append(min(float(options["sigma_min"]), *visited))
-    primary = tuple(sorted(set(visited), reverse=True))
-    if len(primary) < 2:
-        raise InversionError(
-            "MasaCtrl: at this denoising strength the sampler takes no step, so nothing can be edited; "
-            "raise the denoising strength or the sampling steps."
-        )
-    return Levels(primary, preserving, churn)
-
-
 @contextmanager
 def _watched(denoise: Denoise, evaluations: int) -> Iterator[Denoise]:
     """``denoise`` under the host's eyes: progress bar, live preview, interrupt and skip.
@@ -380,43 +279,3 @@ def _controlnet_silenced(p: Any) -> Iterator[None]:
             stack.callback(setattr, unit, "guidance_stopped", unit.guidance_stopped)
             unit.guidance_stopped = True
         yield
-
-
-def _rows(tensor: Tensor, rows: list[int]) -> Tensor:
-    return tensor[torch.tensor(rows, device=tensor.device)]
-
-
-def check_real_image(p: Any, settings: MasaCtrlSettings) -> None:
-    """What cannot be edited, said before anything is sampled.
-
-    Raises:
-        SettingsError: naming what to change.
-        UnsupportedModelError: the loaded checkpoint reads more than latents and text.
-    """
-    model = shared.sd_model
-    channels = getattr(unet_of(model), "in_channels", 4)
-    if channels != 4 or getattr(getattr(model, "model", None), "conditioning_key", None) == "crossattn-adm":
-        raise UnsupportedModelError(
-            "MasaCtrl: the loaded checkpoint reads a picture besides its latents (inpainting, InstructPix2Pix, unCLIP) "
-            "and cannot invert one; load a plain checkpoint, or give source 'prompt'."
-        )
-    if not float(p.denoising_strength) > 0:
-        raise SettingsError(
-            "MasaCtrl: the denoising strength is 0, so nothing would be edited; give more than 0 (1 inverts the "
-            "picture all the way to noise)."
-        )
-    if settings.inversion_steps and settings.inversion_steps < int(p.steps):
-        raise SettingsError(
-            f"MasaCtrl: inversion_steps is {settings.inversion_steps}, fewer than the {p.steps} sampling steps; "
-            "give as many or more, or 0 for the same number."
-        )
-    if getattr(p, "image_mask", None) is not None and int(getattr(p, "inpainting_fill", 1)) != 1:
-        raise SettingsError(
-            "MasaCtrl: masked content is not 'original' (inpainting_fill 1), so the host paints over what the edit "
-            "should keep before it is read; choose 'original', or give source 'prompt'."
-        )
-    if float(getattr(shared.opts, "img2img_extra_noise", 0) or 0) > 0:
-        raise SettingsError(
-            "MasaCtrl: 'Extra noise multiplier for img2img' is on in Settings, but an inverted picture takes no extra "
-            "noise; set it to 0 or give source 'prompt'."
-        )

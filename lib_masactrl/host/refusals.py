@@ -111,3 +111,39 @@ def replacing_attention(call: dict[str, Any]) -> str:
     files = [getattr(getattr(patch, "__code__", None), "co_filename", type(patch).__name__) for patch in patches]
     names = dict.fromkeys("/".join(Path(file).parts[-3:]) for file in files)
     return ", ".join(names) or "another extension"
+
+
+def check_real_image(p: Any, settings: MasaCtrlSettings) -> None:
+    """What cannot be edited, said before anything is sampled.
+
+    Raises:
+        SettingsError: naming what to change.
+        UnsupportedModelError: the loaded checkpoint reads more than latents and text.
+    """
+    model = shared.sd_model
+    channels = getattr(unet_of(model), "in_channels", 4)
+    if channels != 4 or getattr(getattr(model, "model", None), "conditioning_key", None) == "crossattn-adm":
+        raise UnsupportedModelError(
+            "MasaCtrl: the loaded checkpoint reads a picture besides its latents (inpainting, InstructPix2Pix, unCLIP) "
+            "and cannot invert one; load a plain checkpoint, or give source 'prompt'."
+        )
+    if not float(p.denoising_strength) > 0:
+        raise SettingsError(
+            "MasaCtrl: the denoising strength is 0, so nothing would be edited; give more than 0 (1 inverts the "
+            "picture all the way to noise)."
+        )
+    if settings.inversion_steps and settings.inversion_steps < int(p.steps):
+        raise SettingsError(
+            f"MasaCtrl: inversion_steps is {settings.inversion_steps}, fewer than the {p.steps} sampling steps; "
+            "give as many or more, or 0 for the same number."
+        )
+    if getattr(p, "image_mask", None) is not None and int(getattr(p, "inpainting_fill", 1)) != 1:
+        raise SettingsError(
+            "MasaCtrl: masked content is not 'original' (inpainting_fill 1), so the host paints over what the edit "
+            "should keep before it is read; choose 'original', or give source 'prompt'."
+        )
+    if float(getattr(shared.opts, "img2img_extra_noise", 0) or 0) > 0:
+        raise SettingsError(
+            "MasaCtrl: 'Extra noise multiplier for img2img' is on in Settings, but an inverted picture takes no extra "
+            "noise; set it to 0 or give source 'prompt'."
+        )
