@@ -64,8 +64,12 @@ def _of_pair(pair: Pair, source: np.ndarray, target: np.ndarray) -> tuple[float,
 
 def interval(values: np.ndarray, digits: int = 1) -> str:
     """Mean and the half-width of its 95% confidence interval."""
-    half = 1.96 * values.std(ddof=1) / np.sqrt(len(values))
-    return f"{values.mean():.{digits}f} ± {half:.{digits}f}"
+    return f"{values.mean():.{digits}f} ± {half_width(values):.{digits}f}"
+
+
+def half_width(values: np.ndarray) -> float:
+    """Half the width of the mean's 95% confidence interval."""
+    return float(1.96 * values.std(ddof=1) / np.sqrt(len(values)))
 
 
 def share(right: np.ndarray) -> str:
@@ -75,4 +79,4 @@ def share(right: np.ndarray) -> str:
         (p + z**2 / (2 * n)) / (1 + z**2 / n),
         z / (1 + z**2 / n) * np.sqrt(p * (1 - p) / n + (z / 2 / n) ** 2),
     )
-    return f"{100 * p:.1f}% ({100 * (middle - half):.1f} to {min(100.0, 100 * (middle + half)):.1f})"
+    return f"{100 * p:.1f}% ({100 * max(0.0, middle - half):.1f} to {min(100.0, 100 * (middle + half)):.1f})"

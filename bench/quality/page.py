@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 
 from bench.quality.classifier import classifier
-from bench.quality.figures import Figures, figures, interval, share
+from bench.quality.figures import Figures, figures, half_width, interval, share
 from bench.quality.measures import psnr
 from bench.quality.pairs import Pair
 from bench.quality.rows import Pictures, Row
@@ -27,7 +27,29 @@ def edit_table(pairs: Sequence[Pair], painted: Mapping[Row, Pictures]) -> list[s
     first = next(iter(measured))
     baseline = measured[first].identity.mean()
     head = HEAD[0].format(first=first.name)
-    return [head, HEAD[1], *(_line(row, each, baseline) for row, each in measured.items())]
+    return [
+        head,
+        HEAD[1],
+        *(_line(row, each, baseline) for row, each in measured.items()),
+        "",
+        *_exactly_the_same(painted, painted[first]),
+    ]
+
+
+def _exactly_the_same(painted: Mapping[Row, Pictures], first: Pictures) -> list[str]:
+    """Which rows changed a source, and which changed no target."""
+    worst = {row.name: np.abs(each.sources.astype(int) - first.sources).max() for row, each in painted.items()}
+    changed = [f"{name} (by at most {grey} grey levels)" for name, grey in worst.items() if grey]
+    same = [row.name for row, each in painted.items() if np.array_equal(each.targets, first.targets)][1:]
+    sources = f"all lines but {'; '.join(changed)}" if changed else "every line"
+    said = [f"The sources of {sources} are those of the first line, to the last bit."]
+    return said + [f"The targets of *{name}* are those of the first line, to the last bit." for name in same]
+
+
+def identity_of(pairs: Sequence[Pair], painted: Mapping[Row, Pictures], row: Row) -> tuple[float, float]:
+    """Mean identity distance of a row, and half the width of its interval."""
+    values = figures(pairs, painted[row], classifier()).identity
+    return float(values.mean()), half_width(values)
 
 
 def _line(row: Row, figures: Figures, baseline: float) -> str:

@@ -6,7 +6,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
+from PIL import Image
+
 from bench.quality import page
+from bench.quality.chart import line_chart
 from bench.quality.painting import PLAN, controlled, plain, sdedit
 from bench.quality.pairs import Pair, random_pairs
 from bench.quality.photographs import edited, reconstructed, unedited
@@ -29,6 +32,7 @@ class Section:
         shown: the rows on the contact sheet; empty for no sheet.
         pairs: the pairs that all rows paint, from their number.
         table: the section's table in Markdown.
+        chart: a chart below it, `proving-ground-{name}-chart.png`; drawn when every row is there.
     """
 
     name: str
@@ -38,6 +42,7 @@ class Section:
     shown: tuple[Row, ...] = ()
     pairs: Callable[[int], tuple[Pair, ...]] = random_pairs
     table: Table = page.edit_table
+    chart: Callable[[Sequence[Pair], Mapping[Row, Pictures]], Image.Image] | None = None
 
 
 def mutual(start_step: int, start_layer: int) -> Row:
@@ -75,13 +80,27 @@ SYNTHESIS = Section(
 )
 
 GRID_STEPS, GRID_LAYERS = (0, 4, 10, 25), (0, 5, 10, 13)
+
+
+def trend(pairs: Sequence[Pair], painted: Mapping[Row, Pictures]) -> Image.Image:
+    """Identity over the start step, a line per start layer."""
+    steps = [*GRID_STEPS, PLAN.steps]
+    lines = {f"L = {layer}": [page.identity_of(pairs, painted, _at(s, layer)) for s in steps] for layer in GRID_LAYERS}
+    return line_chart("identity distance to the source over the start step S", [f"S = {s}" for s in steps], lines)
+
+
+def _at(step: int, layer: int) -> Row:
+    return mutual(step, layer) if step < PLAN.steps else PAST_THE_END
+
+
 PAST_THE_END = mutual(PLAN.steps, 0)
 GRID = Section(
     "grid",
     "Start step and start layer",
-    "The first 60 of these pairs on a grid of S and L.",
+    "The same on a grid of start step S and start layer L.",
     (NO_CONTROL, PAST_THE_END, *(mutual(step, layer) for step in GRID_STEPS for layer in GRID_LAYERS)),
-    pairs=lambda count: random_pairs(min(count, 60)),
+    pairs=lambda count: random_pairs(min(count, 40)),
+    chart=trend,
 )
 
 REAL = Section(

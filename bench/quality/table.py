@@ -64,6 +64,10 @@ def write_page(sections: Sequence[Section], store: Store, options: argparse.Name
             name = f"proving-ground-{section.name}.png"
             picture.save(options.out / name)
             lines += ["", f"![{section.title}]({name})", "", caption]
+        if section.chart and len(painted) == len(section.rows):
+            name = f"proving-ground-{section.name}-chart.png"
+            section.chart(pairs, painted).save(options.out / name)
+            lines += ["", f"![{section.title}, drawn]({name})"]
     (options.out / "proving-ground.md").write_text("\n".join([*lines, ""]), encoding="utf-8")
     log.info("written: %s", options.out / "proving-ground.md")
 
