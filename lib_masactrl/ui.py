@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import html
 from collections.abc import Collection, Mapping
 from typing import Any
 
@@ -10,6 +12,8 @@ from modules.ui_components import InputAccordion
 
 from lib_masactrl.errors import SettingsError
 from lib_masactrl.host import infotext
+from lib_masactrl.host.model import loaded_model
+from lib_masactrl.presets import PRESETS, Preset, start_layer
 from lib_masactrl.settings import (
     SETTINGS,
     ChoiceSetting,
@@ -20,8 +24,25 @@ from lib_masactrl.settings import (
     TextSetting,
 )
 
-#: In sight; everything else is under "Advanced".
-_FIRST = ("source_prompt", "more_targets", "method")
+#: In sight, in this order; everything else is under "Advanced".
+_FIRST = ("source", "source_prompt", "method", "mask", "source_words", "target_words")
+
+#: Settings that mean something in one tab only; the other has their components, but does not show them.
+_ONLY_IN = {"source": "img2img", "inversion_steps": "img2img", "inversion_refinements": "img2img", "rectify": "img2img"}
+
+#: Settings that are shown only while another one has a certain value.
+_ONLY_WHEN = {
+    "source_words": ("mask", "words"),
+    "target_words": ("mask", "words"),
+    "mask_threshold": ("mask", "words"),
+}
+
+_INTRODUCTION = {
+    "txt2img": "The prompt above describes the <b>target</b>. It keeps the identity of the picture that the <b>source "
+    "prompt</b> describes; both are made together, with one seed.",
+    "img2img": "The prompt above describes the <b>target</b>. It keeps the identity of the <b>source</b>: the picture "
+    "of this tab, or one made from a source prompt.",
+}
 
 
 class PasteTarget(str):
@@ -61,29 +82,33 @@ def build(tab: str, hidden: Collection[str] = ()) -> list[tuple[Setting, Any]]:
         hidden: keys of settings that mean nothing on this host; their components are there, but not seen.
     """
     enabled, *others = SETTINGS
+    first = sorted((s for s in others if s.key in _FIRST), key=lambda setting: _FIRST.index(setting.key))
+    unseen = {*hidden, *(key for key, only in _ONLY_IN.items() if only != tab)}
     components: dict[str, Any] = {}
     with InputAccordion(value=enabled.default, label="MasaCtrl", elem_id=_elem_id(tab, "enabled")) as accordion:
         components[enabled.key] = accordion
-        gr.HTML(
-            "<p>The prompt above describes the <b>target</b>. It keeps the identity of the picture that the "
-            "<b>source prompt</b> describes; both are made together, with one seed.</p>",
-            elem_classes=["masactrl-intro"],
-        )
-        for setting in (s for s in others if s.key in _FIRST):
-            components[setting.key] = _component(setting, tab, hidden)
+        gr.HTML(f'<p class="masactrl-note">{_INTRODUCTION[tab]}</p>')
+        for setting in first:
+            components[setting.key] = _component(setting, tab, setting.key not in unseen)
+        presets = _presets(tab)
+        gr.HTML('<p class="masactrl-note" aria-live="polite"></p>', elem_id=_elem_id(tab, "window"))
         with gr.Accordion("Advanced", open=False, elem_id=_elem_id(tab, "advanced")):
-            for setting in (s for s in others if s.key not in _FIRST):
-                components[setting.key] = _component(setting, tab, hidden)
+            for setting in (s for s in others if s not in first):
+                components[setting.key] = _component(setting, tab, setting.key not in unseen)
+    _connect_presets(presets, components)
+    _connect_visibility(components, unseen)
+    for key in ("start_step", "end_step", "start_layer"):
+        components[key].change(fn=None, _js=f"() => masactrlDescribeWindow('{tab}')")
     return [(setting, components[setting.key]) for setting in SETTINGS]
 
 
-def _component(setting: Setting, tab: str, hidden: Collection[str]) -> Any:
+def _component(setting: Setting, tab: str, visible: bool) -> Any:
     common = {
         "label": setting.label,
         "value": shown(setting, setting.default),
         "elem_id": _elem_id(tab, setting.key),
         "info": setting.help,
-        "visible": setting.key not in hidden,
+        "visible": visible,
     }
     if isinstance(setting, FlagSetting):
         return gr.Checkbox(**common)
@@ -97,6 +122,48 @@ def _component(setting: Setting, tab: str, hidden: Collection[str]) -> Any:
     if isinstance(setting, TextSetting):
         return gr.Textbox(**common, lines=2)
     return gr.Slider(**common, minimum=0, maximum=150, step=1)
+
+
+def _presets(tab: str) -> dict[Preset, Any]:
+    with gr.Row(elem_id=_elem_id(tab, "presets"), elem_classes=["masactrl-presets"]):
+        helps = html.escape("\n".join(f"{preset.name}: {preset.help}" for preset in PRESETS))
+        gr.HTML(f'<span title="{helps}">Preset</span>')
+        return {
+            preset: gr.Button(preset.name, size="sm", elem_id=_elem_id(tab, f"preset_{preset.name}"))
+            for preset in PRESETS
+        }
+
+
+def _connect_presets(buttons: Mapping[Preset, Any], components: Mapping[str, Any]) -> None:
+    for preset, button in buttons.items():
+        button.click(
+            fn=functools.partial(_window_of, preset),
+            inputs=[],
+            outputs=[components["start_step"], components["start_layer"]],
+            show_progress="hidden",
+        )
+
+
+def _window_of(preset: Preset) -> tuple[int, str]:
+    model = loaded_model()
+    layer = start_layer(preset, model.layers if model else None)
+    return preset.start_step, "" if layer is None else str(layer)
+
+
+def _connect_visibility(components: Mapping[str, Any], unseen: Collection[str]) -> None:
+    for key, (other, value) in _ONLY_WHEN.items():
+        if key in components and key not in unseen:
+            components[key].visible = components[other].value == value
+            components[other].change(
+                fn=functools.partial(_visible_when, value),
+                inputs=[components[other]],
+                outputs=[components[key]],
+                show_progress="hidden",
+            )
+
+
+def _visible_when(wanted: str, value: str) -> Any:
+    return gr.update(visible=value == wanted)
 
 
 def _elem_id(tab: str, key: str) -> str:

@@ -9,7 +9,7 @@ check_webui()  # first, because the imports that follow fail elsewhere, and do n
 from modules import script_callbacks, scripts  # noqa: E402
 
 from lib_masactrl import ui  # noqa: E402
-from lib_masactrl.host import a1111, controlnet, xyz  # noqa: E402
+from lib_masactrl.host import a1111, controlnet, http_api, options, xyz  # noqa: E402
 
 
 class MasaCtrlScript(scripts.Script):
@@ -41,3 +41,5 @@ class MasaCtrlScript(scripts.Script):
 
 
 script_callbacks.on_before_ui(xyz.register_axes)
+script_callbacks.on_ui_settings(options.add_page)
+script_callbacks.on_app_started(http_api.add_routes)

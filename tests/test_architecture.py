@@ -28,6 +28,7 @@ ALLOWED = {
     "masks": {"attention", "branches", "errors", "layers"},
     "control": {"attention", "branches", "errors", "masks", "schedule"},
     "patching": {"control", "layers"},
+    "presets": {"schedule"},
 }
 HOST_PACKAGES = {"modules", "backend", "ldm", "gradio", "diffusers", "transformers", "omegaconf", "ldm_patched"}
 PURE = sorted(path for path in LIBRARY.glob("*.py") if path.stem in ALLOWED)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from lib_masactrl.settings import (
@@ -17,6 +17,7 @@ from lib_masactrl.settings import (
     ChoiceSetting,
     CountSetting,
     FlagSetting,
+    GuidanceSetting,
     MasaCtrlSettings,
     OptionalCountSetting,
     Setting,
@@ -47,57 +48,62 @@ def values(setting: Setting) -> st.SearchStrategy[Any]:
         return st.just("") | st.integers(0, 12).map(str)
     if isinstance(setting, CountSetting):
         return st.integers(0, 12)
+    if isinstance(setting, GuidanceSetting):
+        return st.sampled_from(setting.suggestions)
     if isinstance(setting, TextSetting):
         return prompts
     raise AssertionError(f"no values for {setting}: say here what its component can hold")
 
 
-def allowed(named: dict[str, Any]) -> bool:
+def asked(named: dict[str, Any], tab: str) -> MasaCtrlSettings | None:
+    """What a caller asks for in ``tab``; None if that is refused."""
     try:
-        return MasaCtrlSettings.from_mapping(named).enabled
+        return MasaCtrlSettings.from_mapping(named).with_source_settled(image_given=tab == "img2img")
     except ValueError:
-        return False
+        return None
 
 
-any_values = st.fixed_dictionaries({setting.key: values(setting) for setting in SETTINGS})
-accordions = any_values.map(lambda named: {**named, "enabled": True}).filter(allowed)
+accordions = st.fixed_dictionaries({s.key: values(s) for s in SETTINGS}).map(lambda named: {**named, "enabled": True})
+tabs = st.sampled_from(["txt2img", "img2img"])
 
 
 @pytest.fixture(scope="module")
 def written(client: Client) -> Any:
-    """The infotext of a target that script arguments would make."""
+    """The infotext of the first target that script arguments would make."""
 
-    def infotext(prompt: str, args: list[Any], negative_prompt: str = "blurry") -> str:
-        asked = {"prompt": prompt, "negative_prompt": negative_prompt, "args": args}
-        return str(client.post("/fault/infotext", asked))
+    def infotext(tab: str, prompt: str, args: list[Any]) -> str:
+        wanted = {"tab": tab, "prompt": prompt, "negative_prompt": "blurry", "args": args}
+        return str(client.post("/fault/infotext", wanted))
 
     return infotext
 
 
-@given(named=accordions, prompt=prompts, tab=st.sampled_from(["txt2img", "img2img"]))
+@given(named=accordions, prompt=prompts, tab=tabs)
 @OFTEN
 def test_accordion_to_infotext_to_accordion(
     client: Client, written: Any, named: dict[str, Any], prompt: str, tab: str
 ) -> None:
-    """Whatever stands in the accordion stands there again after a paste, in either tab."""
+    """Whatever stands in the accordion stands there again after a paste; "auto" as what it came to."""
+    settled = asked(named, tab)
+    assume(settled)
     fields = [named[setting.key] for setting in SETTINGS]
-    text = written(prompt, fields)
-    pasted = client.post("/fault/paste", {"tab": tab, "infotext": text})
-    assert [pasted[setting.infotext_key] for setting in SETTINGS] == fields
+    pasted = client.post("/fault/paste", {"tab": tab, "infotext": written(tab, prompt, fields)})
+    expected = {**named, "source": settled.source}
+    assert pasted == {setting.infotext_key: expected[setting.key] for setting in SETTINGS}
 
 
-@given(named=accordions, left_out=st.sets(st.sampled_from([s.key for s in SETTINGS])), prompt=prompts)
+@given(named=accordions, left_out=st.sets(st.sampled_from([s.key for s in SETTINGS])), prompt=prompts, tab=tabs)
 @OFTEN
 def test_object_to_infotext_to_object(
-    client: Client, written: Any, named: dict[str, Any], left_out: set[str], prompt: str
+    client: Client, written: Any, named: dict[str, Any], left_out: set[str], prompt: str, tab: str
 ) -> None:
     """A caller's object, and the infotext of its picture given as ``infotext``, ask for the same."""
     takes_infotext(client)
     given = {key: value for key, value in named.items() if key not in left_out - {"enabled"}}
-    if not allowed(given):
-        return
-    args = client.post("/fault/script_args", {"infotext": written(prompt, [given])})
-    assert MasaCtrlSettings.from_args(args) == MasaCtrlSettings.from_mapping(given)
+    settled = asked(given, tab)
+    assume(settled)
+    args = client.post("/fault/script_args", {"tab": tab, "infotext": written(tab, prompt, [given])})
+    assert MasaCtrlSettings.from_args(args) == settled
 
 
 def test_a_plain_picture_switches_control_off_and_leaves_the_rest(client: Client) -> None:

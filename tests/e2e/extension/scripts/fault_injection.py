@@ -28,6 +28,7 @@ import numpy
 import torch
 from modules import img2img, processing, script_callbacks, scripts, sd_models, sd_unet, shared
 from modules.api import models
+from PIL import Image
 from torch.nn.modules.module import register_module_forward_pre_hook
 
 _FLUX = {
@@ -249,19 +250,28 @@ def trace():
     return {"npz": base64.b64encode(file.getvalue()).decode("ascii")}
 
 
+def masactrl(tab):
+    runner = scripts.scripts_img2img if tab == "img2img" else scripts.scripts_txt2img
+    return runner, next(script for script in runner.alwayson_scripts if script.title() == "MasaCtrl")
+
+
 def infotext(wanted: dict):
     """The infotext of the first image that ``prompt`` and MasaCtrl's ``args`` would make; nothing is sampled."""
-    p = processing.StableDiffusionProcessingTxt2Img(
-        sd_model=shared.sd_model, prompt=wanted["prompt"], negative_prompt=wanted["negative_prompt"], seed=1, subseed=2
-    )
-    script = next(s for s in scripts.scripts_txt2img.alwayson_scripts if s.title() == "MasaCtrl")
+    given = {"sd_model": shared.sd_model, "prompt": wanted["prompt"], "negative_prompt": wanted["negative_prompt"]}
+    if wanted["tab"] == "img2img":
+        picture = Image.new("RGB", (64, 64))
+        p = processing.StableDiffusionProcessingImg2Img(init_images=[picture], denoising_strength=0.8, **given)
+        p.sampler_name = "DDIM"
+    else:
+        p = processing.StableDiffusionProcessingTxt2Img(**given)
+    _, script = masactrl(wanted["tab"])
     script.before_process(p, *wanted["args"])
     p.setup_prompts()
     count = len(p.all_prompts)
     p.iteration, p.all_seeds, p.all_subseeds = 0, [1] * count, [2] * count
     script.process(p, *wanted["args"])
-    if "init" in vars(p):  # that is how MasaCtrl refuses
-        p.init()
+    if not hasattr(p, "masactrl_batch"):  # refused: the request's own `init` would say why
+        p.init(p.all_prompts, p.all_seeds, p.all_subseeds)
     return processing.create_infotext(
         p, p.all_prompts, p.all_seeds, p.all_subseeds, all_negative_prompts=p.all_negative_prompts
     )
@@ -269,7 +279,7 @@ def infotext(wanted: dict):
 
 def paste(wanted: dict):
     """What the host's own paste button puts into MasaCtrl's fields of ``tab``, by infotext key; None: left alone."""
-    runner = scripts.scripts_txt2img if wanted["tab"] == "txt2img" else scripts.scripts_img2img
+    runner, _ = masactrl(wanted["tab"])
     fields = {component._id: str(key) for component, key in runner.infotext_fields if str(key).startswith("MasaCtrl")}
     for dependency, function in zip(shared.demo.dependencies, shared.demo.fns):
         if getattr(function.fn, "__name__", "") == "paste_func" and set(fields) <= set(dependency["outputs"]):
@@ -279,13 +289,13 @@ def paste(wanted: dict):
 
 
 def script_args(wanted: dict):
-    """The arguments that the host's API hands to MasaCtrl for a txt2img request of this ``infotext`` alone."""
-    runner = scripts.scripts_txt2img
-    script = next(s for s in runner.alwayson_scripts if s.title() == "MasaCtrl")
+    """The arguments that the host's API hands to MasaCtrl for a request of this ``infotext`` alone."""
+    runner, script = masactrl(wanted["tab"])
     given = [component.value for component in runner.inputs[script.args_from : script.args_to]]
     mentioned = {}
-    request = models.StableDiffusionTxt2ImgProcessingAPI(infotext=wanted["infotext"])
-    host_api.apply_infotext(request, "txt2img", script_runner=runner, mentioned_script_args=mentioned)
+    kinds = {"txt2img": "StableDiffusionTxt2ImgProcessingAPI", "img2img": "StableDiffusionImg2ImgProcessingAPI"}
+    request = getattr(models, kinds[wanted["tab"]])(infotext=wanted["infotext"])
+    host_api.apply_infotext(request, wanted["tab"], script_runner=runner, mentioned_script_args=mentioned)
     for index, value in mentioned.items():
         if script.args_from <= index < script.args_to:
             given[index - script.args_from] = value

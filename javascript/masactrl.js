@@ -1,0 +1,111 @@
+// What the accordion says about its window: which steps and layers control acts on, of the steps that will be sampled
+// and the layers of the loaded model. Reads the WebUI's fields; writes into elements of ours only.
+(function() {
+    const TABS = ["txt2img", "img2img"];
+    let model = null;
+
+    function element(tab, key) {
+        return gradioApp().querySelector(`#masactrl_${tab}_${key}`);
+    }
+
+    function fieldOf(tab, key) {
+        const component = element(tab, key);
+        return component && component.querySelector("input[type=number], textarea, input");
+    }
+
+    function translated(text) {
+        return (window.localization && window.localization[text]) || text;
+    }
+
+    function filled(template, ...values) {
+        return values.reduce((text, value, index) => text.replace(`{${index}}`, value), translated(template));
+    }
+
+    /** The number in a field of ours, or `otherwise` if it is empty or no number. */
+    function numberIn(tab, key, otherwise) {
+        const field = fieldOf(tab, key);
+        const text = field ? field.value.trim() : "";
+        return /^\d+$/.test(text) ? Number(text) : otherwise;
+    }
+
+    function description(steps, start, end, layer) {
+        const last = Math.min(end, steps);
+        if (last <= start) {
+            return filled("Nothing is controlled: start step {0}, but {1} steps are sampled.", start, last);
+        }
+        const inSteps = filled("Control acts in steps {0} to {1} of {2}", start, last - 1, steps);
+        if (!model) {
+            return `${inSteps}.`;
+        }
+        if (model.refusal) {
+            return model.refusal;
+        }
+        const layers = model.self_attention_layers;
+        if (layer >= layers) {
+            return filled("Nothing is controlled: start layer {0}, but the model has {1} layers.", layer, layers);
+        }
+        return `${inSteps}${filled(", layers {0} to {1} of {2} ({3}).", layer, layers - 1, layers, model.family)}`;
+    }
+
+    function describe(tab) {
+        const line = gradioApp().querySelector(`#masactrl_${tab}_window p`);
+        const stepsField = gradioApp().querySelector(`#${tab}_steps input[type=number]`);
+        if (!line || !stepsField) {
+            return;
+        }
+        const steps = Number(stepsField.value);
+        const start = numberIn(tab, "start_step", 0);
+        const automatic = model ? model.automatic_start_layer : 0;
+        const text = description(steps, start, numberIn(tab, "end_step", steps), numberIn(tab, "start_layer", automatic));
+        if (line.textContent !== text) { // written only when changed: writing is a change that would bring us back here
+            line.textContent = text;
+        }
+        for (const input of gradioApp().querySelectorAll(`#masactrl_${tab}_start_step input`)) {
+            input.max = Math.max(steps, start);
+        }
+        const layerField = fieldOf(tab, "start_layer");
+        if (layerField && model && model.self_attention_layers) {
+            layerField.placeholder = `auto: ${automatic} (0 - ${model.self_attention_layers})`;
+        }
+    }
+
+    /** The help under a control, also where the pointer rests: as the tooltip of the whole control. */
+    function addTooltips(tab) {
+        const controls = gradioApp().querySelectorAll(`#masactrl_${tab}_enabled [id^="masactrl_${tab}_"]`);
+        for (const control of controls) {
+            const help = control.querySelector("[data-testid=block-info] + *");
+            if (help && help.textContent && control.title !== help.textContent.trim()) {
+                control.title = help.textContent.trim();
+            }
+        }
+    }
+
+    function refresh() {
+        TABS.forEach(describe);
+    }
+
+    async function askForModel() {
+        const answer = await fetch("./masactrl/status");
+        if (answer.ok) {
+            model = (await answer.json()).model;
+            refresh();
+        }
+    }
+
+    window.masactrlDescribeWindow = describe;
+
+    onUiLoaded(() => {
+        for (const tab of TABS) {
+            const steps = gradioApp().querySelector(`#${tab}_steps`);
+            const accordion = element(tab, "enabled");
+            if (!steps || !accordion) {
+                continue;
+            }
+            steps.addEventListener("input", () => describe(tab));
+            accordion.addEventListener("click", () => addTooltips(tab));
+        }
+        askForModel();
+    });
+    onOptionsChanged(askForModel); // the checkpoint is one of the options
+    onAfterUiUpdate(refresh); // a paste changes fields without an event of theirs
+})();

@@ -1,0 +1,51 @@
+"""``GET /masactrl/version`` and ``GET /masactrl/status``: facts for clients, without paths, prompts or names."""
+
+from __future__ import annotations
+
+import importlib.util
+from typing import Any
+
+from modules import shared
+
+from lib_masactrl.host import options
+from lib_masactrl.host.model import loaded_model
+from lib_masactrl.schedule import default_start_layer
+from lib_masactrl.settings import SETTINGS
+from lib_masactrl.version import VERSION
+
+
+def add_routes(_: Any, app: Any) -> None:
+    """``on_app_started``: the host calls it again with another app after "Reload UI"."""
+    app.add_api_route("/masactrl/version", version, methods=["GET"])
+    app.add_api_route("/masactrl/status", status, methods=["GET"])
+
+
+def version() -> dict[str, Any]:
+    """The extension's version, and the settings that a request may name."""
+    return {"version": VERSION, "settings": {setting.key: setting.default for setting in SETTINGS}}
+
+
+def status() -> dict[str, Any]:
+    """The host, the loaded model (``null`` before it is loaded) and the inversion cache's limits."""
+    model = loaded_model()
+    return {
+        "version": VERSION,
+        "host": host_name(),
+        "model": None
+        if model is None
+        else {
+            "family": model.family,
+            "self_attention_layers": model.layers,
+            "automatic_start_layer": default_start_layer(model.layers),
+            "refusal": model.refusal,
+        },
+        "cache": {
+            "limit_mib": getattr(shared.opts, options.CACHE_MIB),
+            "on_disk": getattr(shared.opts, options.CACHE_ON_DISK),
+        },
+    }
+
+
+def host_name() -> str:
+    """Which family of hosts this is: by the Forge family's own package, as forks number their versions differently."""
+    return "Forge" if importlib.util.find_spec("modules_forge") else "AUTOMATIC1111"

@@ -1,0 +1,30 @@
+"""The page "MasaCtrl" of the host's settings."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gradio as gr
+from modules import shared
+
+#: Names of options in ``shared.opts`` and in the host's ``/sdapi/v1/options``.
+CACHE_MIB, CACHE_ON_DISK = "masactrl_cache_mib", "masactrl_cache_on_disk"
+
+_SECTION = ("masactrl", "MasaCtrl")
+
+
+def add_page() -> None:
+    """``on_ui_settings``. Defaults of the accordion are the host's business: Settings, Defaults."""
+    _add(
+        CACHE_MIB,
+        512,
+        "Inverted images to keep, in MiB",
+        "another prompt on the same picture then starts at once; 0 keeps none",
+        component=gr.Slider,
+        component_args={"minimum": 0, "maximum": 8192, "step": 64},
+    )
+    _add(CACHE_ON_DISK, False, "Keep inverted images on disk too", "so that they survive a restart")
+
+
+def _add(name: str, default: Any, label: str, info: str, **component: Any) -> None:
+    shared.opts.add_option(name, shared.OptionInfo(default, label, section=_SECTION, **component).info(info))
