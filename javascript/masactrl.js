@@ -47,13 +47,27 @@
         return `${inSteps}${filled(", layers {0} to {1} of {2} ({3}).", layer, layers - 1, layers, model.family)}`;
     }
 
+    function hostNumber(id) {
+        const field = gradioApp().querySelector(`#${id} input[type=number]`);
+        return field ? Number(field.value) : NaN;
+    }
+
+    /** How many steps the host samples: img2img leaves out those above its denoising strength (setup_img2img_steps). */
+    function sampledSteps(tab) {
+        const steps = hostNumber(`${tab}_steps`);
+        const strength = hostNumber("img2img_denoising_strength");
+        if (tab !== "img2img" || opts.img2img_fix_steps || isNaN(strength)) {
+            return steps;
+        }
+        return Math.floor(Math.min(strength, 0.999) * steps) + 1;
+    }
+
     function describe(tab) {
         const line = gradioApp().querySelector(`#masactrl_${tab}_window p`);
-        const stepsField = gradioApp().querySelector(`#${tab}_steps input[type=number]`);
-        if (!line || !stepsField) {
+        const steps = sampledSteps(tab);
+        if (!line || isNaN(steps)) {
             return;
         }
-        const steps = Number(stepsField.value);
         const start = numberIn(tab, "start_step", 0);
         const automatic = model ? model.automatic_start_layer : 0;
         const text = description(steps, start, numberIn(tab, "end_step", steps), numberIn(tab, "start_layer", automatic));
@@ -96,13 +110,10 @@
 
     onUiLoaded(() => {
         for (const tab of TABS) {
-            const steps = gradioApp().querySelector(`#${tab}_steps`);
-            const accordion = element(tab, "enabled");
-            if (!steps || !accordion) {
-                continue;
+            for (const field of [`${tab}_steps`, `${tab}_denoising_strength`]) {
+                gradioApp().querySelector(`#${field}`)?.addEventListener("input", () => describe(tab));
             }
-            steps.addEventListener("input", () => describe(tab));
-            accordion.addEventListener("click", () => addTooltips(tab));
+            element(tab, "enabled")?.addEventListener("click", () => addTooltips(tab));
         }
         askForModel();
     });

@@ -37,11 +37,12 @@ _ONLY_WHEN = {
     "mask_threshold": ("mask", "words"),
 }
 
+#: Without mark-up inside: the host translates text by text.
 _INTRODUCTION = {
-    "txt2img": "The prompt above describes the <b>target</b>. It keeps the identity of the picture that the <b>source "
-    "prompt</b> describes; both are made together, with one seed.",
-    "img2img": "The prompt above describes the <b>target</b>. It keeps the identity of the <b>source</b>: the picture "
-    "of this tab, or one made from a source prompt.",
+    "txt2img": "The prompt above describes the target. It keeps the identity of the picture that the source prompt "
+    "describes; both are made together, with one seed.",
+    "img2img": "The prompt above describes the target. It keeps the identity of the source: the picture of this tab, "
+    "or one made from a source prompt.",
 }
 
 

@@ -9,6 +9,7 @@ from modules import shared
 
 from lib_masactrl.host import options
 from lib_masactrl.host.model import loaded_model
+from lib_masactrl.host.real_image import CACHE
 from lib_masactrl.schedule import default_start_layer
 from lib_masactrl.settings import SETTINGS
 from lib_masactrl.version import VERSION
@@ -26,7 +27,7 @@ def version() -> dict[str, Any]:
 
 
 def status() -> dict[str, Any]:
-    """The host, the loaded model (``null`` before it is loaded) and the inversion cache's limits."""
+    """The host, the loaded model (``null`` before it is loaded) and the cache of inverted images."""
     model = loaded_model()
     return {
         "version": VERSION,
@@ -42,6 +43,8 @@ def status() -> dict[str, Any]:
         "cache": {
             "limit_mib": getattr(shared.opts, options.CACHE_MIB),
             "on_disk": getattr(shared.opts, options.CACHE_ON_DISK),
+            "kept": len(CACHE),
+            "mib": round(CACHE.size / 2**20, 1),
         },
     }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -34,13 +35,28 @@ def _axis(grid: Any, setting: Setting) -> Any:
         choices = list(setting.choices)
     elif isinstance(setting, FlagSetting):
         choices = ["True", "False"]
-    return grid.AxisOption(
+    axis = grid.AxisOption(
         _PREFIX + setting.label,
         kind,
         _apply(setting),
         confirm=_confirm(setting),
         choices=None if choices is None else lambda: choices,
     )
+    if isinstance(setting, OptionalCountSetting):  # assigned, because A1111 1.6 knows no such argument
+        axis.prepare = functools.partial(_counts, grid)
+    return axis
+
+
+def _counts(grid: Any, text: str) -> list[str]:
+    """The values of an axis that takes numbers or ``auto``, with ranges as the host has them: ``auto, 4-12 (+4)``."""
+    values: list[str] = []
+    for value in grid.csv_string_to_list_strip(text):
+        found = grid.re_range.fullmatch(value)
+        if found:
+            values += map(str, range(int(found[1]), int(found[2]) + 1, int(found[3] or 1)))
+        else:
+            values.append(value)
+    return values
 
 
 def _apply(setting: Setting) -> Callable[[Any, Any, Any], None]:

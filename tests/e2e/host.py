@@ -25,7 +25,7 @@ from .wide_checkpoint import wide_checkpoint
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 #: What an installed extension consists of.
-EXTENSION_PARTS = ("scripts", "lib_masactrl", "javascript", "style.css", "install.py", "metadata.ini")
+EXTENSION_PARTS = ("scripts", "lib_masactrl", "javascript", "localizations", "style.css", "install.py", "metadata.ini")
 BOOT_SECONDS = 600
 #: The options that tests override in a request. The host puts an overridden option back only if its settings hold a
 #: value for it (A1111 ``process_images``, ``stored_opts``), so each is written down, at its default, after the start.
@@ -92,9 +92,9 @@ def _own_checkpoint(checkout: Path) -> Path:
 
 
 @contextmanager
-def running(paths: HostPaths, data: Path, *, with_extension: bool = True) -> Iterator[Client]:
-    """A WebUI with the fault extension and, unless told otherwise, MasaCtrl. Its log is ``data/server.log``."""
-    prepare(paths, data, with_extension=with_extension)
+def running(paths: HostPaths, data: Path, *, extension: str | None = "sd-webui-masactrl") -> Iterator[Client]:
+    """A WebUI with the fault extension and MasaCtrl in the folder ``extension``. Its log is ``data/server.log``."""
+    prepare(paths, data, extension=extension)
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -147,13 +147,13 @@ def running(paths: HostPaths, data: Path, *, with_extension: bool = True) -> Ite
             shutil.rmtree(checkpoints)  # pytest keeps the folders of its last runs, and these are large
 
 
-def prepare(paths: HostPaths, data: Path, *, with_extension: bool) -> None:
+def prepare(paths: HostPaths, data: Path, *, extension: str | None) -> None:
     """Fill the data folder: extensions, two checkpoints, a LoRA and a style."""
     shutil.copytree(Path(__file__).parent / "extension", data / "extensions" / "fault-injection")
     if paths.controlnet:
         shutil.copytree(paths.controlnet, data / "extensions" / "sd-webui-controlnet", symlinks=True)
-    if with_extension:
-        target = data / "extensions" / "sd-webui-masactrl"
+    if extension is not None:
+        target = data / "extensions" / extension
         target.mkdir()
         ignored = shutil.ignore_patterns("__pycache__")
         for part in (REPOSITORY / name for name in EXTENSION_PARTS):

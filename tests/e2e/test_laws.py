@@ -77,7 +77,7 @@ def test_disabled_is_the_host_without_the_extension(
     installed = [client.txt2img(one) for one in plain]
     switched_off = [client.txt2img(controlled(one, enabled=False)) for one in plain]
     folder: Path = tmp_path_factory.mktemp("without")
-    with running(host_paths, folder, with_extension=False) as without:
+    with running(host_paths, folder, extension=None) as without:
         scripts = {name for names in without.get("/sdapi/v1/scripts").values() for name in names}
         assert "masactrl" not in scripts
         for one, first, second in zip(plain, installed, switched_off):

@@ -6,6 +6,8 @@ from typing import Any
 
 import pytest
 
+from lib_masactrl.settings import SETTINGS, ChoiceSetting, FlagSetting, Setting, TextSetting
+
 from .client import Client, HttpError, Pixels, controlled, encoded, request, same
 
 TARGET, SOURCE = "a cat, standing", "a cat, sitting"
@@ -37,11 +39,38 @@ def plot(
 
 
 def test_axes_are_registered_once(client: Client) -> None:
-    labels = ["Enabled", "Source", "Source prompt", "More targets", "Method", "Start step", "End step", "Start layer"]
-    labels += ["Inversion steps", "Inversion refinements", "Rectify"]
+    """All settings in the order of the table; that of ControlNet's units only where ControlNet is."""
     for axes in client.get("/fault/axes").values():
         mine = [label for label in axes if label.startswith("[MasaCtrl]")]
-        assert mine == [f"[MasaCtrl] {label}" for label in [*labels, "Show source"]]
+        expected = [f"[MasaCtrl] {setting.label}" for setting in SETTINGS]
+        assert mine == [label for label in expected if label in mine]
+        assert set(expected) - set(mine) <= {"[MasaCtrl] ControlNet guides"}
+
+
+@pytest.mark.parametrize("setting", SETTINGS, ids=lambda setting: setting.key)
+def test_every_axis_makes_its_cells_over_the_api(client: Client, setting: Setting) -> None:
+    """Text, number, choice or switch: as many images as values (in other extensions text axes make none)."""
+    if f"[MasaCtrl] {setting.label}" not in client.get("/fault/axes")["img2img"]:
+        pytest.skip("this axis needs ControlNet")
+    values: str | list[str] = "6,7"
+    if isinstance(setting, ChoiceSetting):
+        values = list(setting.choices[:2])
+    elif isinstance(setting, FlagSetting):
+        values = ["True", "False"]
+    elif isinstance(setting, TextSetting):
+        values = '"a cat, sitting","a dog, running"'
+    picture = encoded(client.txt2img(request(SOURCE)).images[0])
+    base = controlled(request(TARGET, init_images=[picture], denoising_strength=0.9), source_prompt=SOURCE)
+    assert len(plot(client, base, "img2img", X=(setting.label, values))) == 2
+
+
+def test_ranges(client: Client) -> None:
+    """Also where a value may be "auto"."""
+    base = request(TARGET)
+    cells = plot(client, controlled(base), X=("Start layer", "auto, 4-12 (+4)"))
+    direct = [client.txt2img(controlled(base, start_layer=layer)).images[0] for layer in ("auto", 4, 8, 12)]
+    assert same(cells, direct)
+    assert same(plot(client, controlled(base), X=("Start step", "2-4 (+2)"))[:1], cells[1:2])
 
 
 def test_start_step(client: Client) -> None:

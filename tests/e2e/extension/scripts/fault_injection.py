@@ -257,7 +257,8 @@ def masactrl(tab):
 
 def infotext(wanted: dict):
     """The infotext of the first image that ``prompt`` and MasaCtrl's ``args`` would make; nothing is sampled."""
-    given = {"sd_model": shared.sd_model, "prompt": wanted["prompt"], "negative_prompt": wanted["negative_prompt"]}
+    given = {name: wanted[name] for name in ("prompt", "negative_prompt")}
+    given |= {"sd_model": shared.sd_model, "steps": 1}  # one, because an inversion may not take fewer
     if wanted["tab"] == "img2img":
         picture = Image.new("RGB", (64, 64))
         p = processing.StableDiffusionProcessingImg2Img(init_images=[picture], denoising_strength=0.8, **given)
@@ -300,6 +301,11 @@ def script_args(wanted: dict):
         if script.args_from <= index < script.args_to:
             given[index - script.args_from] = value
     return given
+
+
+def reload_ui():
+    """What the button "Apply and restart UI" does in the end."""
+    shared.state.request_restart()
 
 
 class CompiledOption(sd_unet.SdUnetOption):
