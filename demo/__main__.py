@@ -9,7 +9,8 @@ from pathlib import Path
 
 from PIL import Image
 
-from demo.sheet import Row, draw_sheet
+from demo.editing import edit_sheet
+from demo.sheet import Column, Row, draw_sheet
 from lib_masactrl.errors import MasaCtrlError, SettingsError
 from lib_masactrl.host.standalone.checkpoint import DiffusionModel, load_checkpoint
 from lib_masactrl.host.standalone.pictures import to_pictures
@@ -27,6 +28,13 @@ Each row is one seed. The captions say where the creature is and what it does, n
   middle  the target caption without control: the new pose, and a creature in other colours
   right   the target caption with mutual self-attention: the new pose, in the source's colours and pattern\
 """
+WHAT_AN_EDIT_SHOWS = """\
+Each row is a picture that the model has never seen, drawn by the world's own renderer, in the place of a photograph.
+  1  the picture
+  2  the source: inverted, and kept on its trajectory; what the autoencoder makes of the picture
+  3  the target caption from the inverted noise, without control
+  4  the target caption with mutual self-attention: the new pose, in the picture's colours and pattern\
+"""
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -34,11 +42,12 @@ def main(arguments: list[str] | None = None) -> int:
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     options = _parser().parse_args(arguments)
     try:
-        path = make_demo(options)
+        path, edit = make_demo(options)
     except MasaCtrlError as error:
         sys.stderr.write(f"{error}\n")
         return 2
     sys.stdout.write(f"\nThe picture is {path}\n{WHAT_TO_LOOK_AT}\n")
+    sys.stdout.write(f"\nReal pictures edited: {edit}\n{WHAT_AN_EDIT_SHOWS}\n")
     return 0
 
 
@@ -60,8 +69,8 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def make_demo(options: argparse.Namespace) -> Path:
-    """Sample the pictures, write the sheet and return its path.
+def make_demo(options: argparse.Namespace) -> tuple[Path, Path]:
+    """Sample the pictures, write the two sheets, of prompts and of edits, and return their paths.
 
     Raises:
         MasaCtrlError: an option is not allowed, or the checkpoint cannot be loaded.
@@ -80,8 +89,14 @@ def make_demo(options: argparse.Namespace) -> Path:
     model = load_checkpoint(options.checkpoint, options.device)
     seeds = tuple(range(options.seed, options.seed + options.rows))
     rows = _sample(model, settings, plan, BranchPrompts.of_settings(settings, options.prompt, seeds))
-    sheet = draw_sheet(rows, (options.source_prompt, options.prompt))
-    return _write(sheet, options.output)
+    columns = [
+        Column("Source", options.source_prompt),
+        Column("Target without control", options.prompt),
+        Column("Target with mutual self-attention", options.prompt),
+    ]
+    path = _write(draw_sheet(rows, columns), options.output)
+    edit = _write(edit_sheet(model, settings, plan, options.rows), path.with_stem(f"{path.stem}-edit"))
+    return path, edit
 
 
 def _sample(model: DiffusionModel, settings: MasaCtrlSettings, plan: SamplingPlan, batch: BranchPrompts) -> list[Row]:
@@ -92,7 +107,9 @@ def _sample(model: DiffusionModel, settings: MasaCtrlSettings, plan: SamplingPla
     control = control_for(model, settings, plan.steps)
     controlled = to_pictures(model.decode(sample_latents(model, batch, plan, control, progress=True)))
     groups = len(batch.seeds)  # targets first, sources last
-    return [Row(seed, controlled[groups + i], plain[i], controlled[i]) for i, seed in enumerate(batch.seeds)]
+    return [
+        Row(f"seed\n{seed}", (controlled[groups + i], plain[i], controlled[i])) for i, seed in enumerate(batch.seeds)
+    ]
 
 
 def _write(sheet: Image.Image, path: Path) -> Path:

@@ -14,39 +14,34 @@ INK, DIM, PAPER = (20, 20, 20), (110, 110, 110), (255, 255, 255)
 
 
 class Row(NamedTuple):
-    """The pictures of one seed."""
+    """One line of a sheet: what its seed or picture is called, and its pictures from left to right."""
 
-    seed: int
-    source: Image.Image
-    plain: Image.Image
-    controlled: Image.Image
+    name: str
+    pictures: Sequence[Image.Image]
 
 
-def draw_sheet(rows: Sequence[Row], prompts: tuple[str, str]) -> Image.Image:
-    """A sheet with one line per row: source, target without control, target with mutual self-attention.
+class Column(NamedTuple):
+    """What stands over a column: a title, and the prompt that made its pictures, if one did."""
 
-    Args:
-        rows: pictures of any size; they are scaled to 256 pixels.
-        prompts: the source prompt and the target prompt.
-    """
-    width = MARGIN + 3 * (CELL + GAP)
+    title: str
+    prompt: str | None = None
+
+
+def draw_sheet(rows: Sequence[Row], columns: Sequence[Column]) -> Image.Image:
+    """A sheet with one line per row; pictures of any size are scaled to 256 pixels."""
+    width = MARGIN + len(columns) * (CELL + GAP)
     sheet = Image.new("RGB", (width, HEADER + len(rows) * (CELL + GAP)), PAPER)
     draw = ImageDraw.Draw(sheet)
-    _captions(draw, prompts)
+    for place, column in enumerate(columns):
+        draw.text((_left(place), 14), column.title, fill=INK, font=ImageFont.load_default(15))
+        if column.prompt is not None:
+            draw.text((_left(place), 36), _shortened(column.prompt), fill=DIM, font=ImageFont.load_default(13))
     for line, row in enumerate(rows):
         top = HEADER + line * (CELL + GAP)
-        draw.text((8, top + CELL // 2), f"seed\n{row.seed}", fill=DIM, font=ImageFont.load_default(14), anchor="lm")
-        for column, picture in enumerate((row.source, row.plain, row.controlled)):
-            sheet.paste(_scaled(picture), (_left(column), top))
+        draw.text((8, top + CELL // 2), row.name, fill=DIM, font=ImageFont.load_default(14), anchor="lm")
+        for place, picture in enumerate(row.pictures):
+            sheet.paste(_scaled(picture), (_left(place), top))
     return sheet
-
-
-def _captions(draw: ImageDraw.ImageDraw, prompts: tuple[str, str]) -> None:
-    source, target = prompts
-    columns = (("Source", source), ("Target without control", target), ("Target with mutual self-attention", target))
-    for column, (title, prompt) in enumerate(columns):
-        draw.text((_left(column), 14), title, fill=INK, font=ImageFont.load_default(15))
-        draw.text((_left(column), 36), _shortened(prompt), fill=DIM, font=ImageFont.load_default(13))
 
 
 def _shortened(prompt: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from PIL import Image
 
 from demo.__main__ import main
-from demo.sheet import CELL, GAP, HEADER, MARGIN, Row, draw_sheet
+from demo.sheet import CELL, GAP, HEADER, MARGIN, Column, Row, draw_sheet
 
 
 def flat(colour):
@@ -14,7 +14,8 @@ def flat(colour):
 
 def test_each_picture_stands_in_its_column_and_row():
     colours = [["red", "lime", "blue"], ["black", "white", "yellow"]]
-    sheet = draw_sheet([Row(i, *map(flat, row)) for i, row in enumerate(colours)], ("a", "b " * 40))
+    rows = [Row(str(i), [flat(colour) for colour in row]) for i, row in enumerate(colours)]
+    sheet = draw_sheet(rows, [Column("A", "a"), Column("B", "b " * 40), Column("C")])
     assert sheet.size == (MARGIN + 3 * (CELL + GAP), HEADER + 2 * (CELL + GAP))
     for line, row in enumerate(colours):
         for column, colour in enumerate(row):
@@ -24,12 +25,29 @@ def test_each_picture_stands_in_its_column_and_row():
 
 def test_the_demo_writes_its_sheet_and_says_what_to_look_at(checkpoint, tmp_path, capsys):
     path = tmp_path / "made" / "demo.png"
-    small = ["--checkpoint", str(checkpoint), "--steps", "3", "--start-step", "1", "--rows", "2", "--device", "cpu"]
+    small = [
+        "--checkpoint",
+        str(checkpoint),
+        "--steps",
+        "3",
+        "--start-step",
+        "1",
+        "--rows",
+        "2",
+        "--device",
+        "cpu",
+        "--size",
+        "128",
+    ]
     assert main([*small, "--output", str(path)]) == 0
     out = capsys.readouterr().out
     assert str(path) in out and "Each row is one seed" in out
     with Image.open(path) as sheet:
         assert sheet.size == (MARGIN + 3 * (CELL + GAP), HEADER + 2 * (CELL + GAP))
+    edit = tmp_path / "made" / "demo-edit.png"
+    assert str(edit) in out
+    with Image.open(edit) as sheet:
+        assert sheet.size == (MARGIN + 4 * (CELL + GAP), HEADER + 2 * (CELL + GAP))
 
 
 def test_a_mistake_is_told_in_one_line(checkpoint, capsys):
