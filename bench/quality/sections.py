@@ -10,6 +10,7 @@ from PIL import Image
 
 from bench.quality import page
 from bench.quality.chart import line_chart
+from bench.quality.hints import vague
 from bench.quality.painting import PLAN, controlled, plain, sdedit
 from bench.quality.pairs import Pair, random_pairs
 from bench.quality.photographs import edited, reconstructed, unedited
@@ -132,5 +133,21 @@ RECONSTRUCTION = Section(
     table=page.reconstruction_table,
 )
 
-SECTIONS = (SYNTHESIS, GRID, REAL, RECONSTRUCTION)
+VAGUE = Row("no control, vague prompt", vague)
+SKETCH = Row("sketch", partial(vague, guides=(1, 0)))
+MASACTRL = Row("MasaCtrl, vague prompt", partial(vague, start_step=4, start_layer=10))
+SKETCH_AND_MASACTRL = Row("MasaCtrl and sketch", partial(vague, guides=(1, 0), start_step=4, start_layer=10))
+SKETCH_ON_BOTH = Row("MasaCtrl, sketch on the source too", partial(vague, guides=(1, 1), start_step=4, start_layer=10))
+GUIDED = Section(
+    "guided",
+    "Guided layout",
+    "The target's prompt is \"a cat\" and no more; its pose and place are in a sketch, the creature's outline, which a "
+    "T2I-Adapter (`demo/checkpoint/creatures-sketch.safetensors`) turns into guidance for the target alone. MasaCtrl "
+    "has S=4, L=10. *Layout right* and *silhouette IoU* compare the target with what the sketch shows. The last row "
+    "guides the source as well, as an extension does by itself: then the source is not the picture of its own prompt.",
+    (VAGUE, SKETCH, MASACTRL, SKETCH_AND_MASACTRL, SKETCH_ON_BOTH),
+    (VAGUE, SKETCH, MASACTRL, SKETCH_AND_MASACTRL),
+)
+
+SECTIONS = (SYNTHESIS, GRID, REAL, RECONSTRUCTION, GUIDED)
 STEPS = PLAN.steps

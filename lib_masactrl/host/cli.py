@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import logging
 import secrets
 import sys
@@ -81,6 +82,7 @@ def _add_common(parser: argparse.ArgumentParser, source_prompt_required: bool) -
     parser.add_argument("--prompt", required=True, help="target prompt: the new pose, view or action")
     _add_settings(parser, source_prompt_required)
     _add_sampling(parser)
+    _add_control_pictures(parser)
     parser.add_argument("--device", help="cpu, cuda or cuda:N; default: CUDA where there is one")
     parser.add_argument("--half", action="store_true", help="U-Net in float16 (CUDA only)")
     parser.add_argument("--output", type=Path, default=Path("outputs"), help="folder; default: %(default)s")
@@ -109,11 +111,48 @@ def _add_sampling(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--cfg-scale", type=float, default=7.5, help="default: %(default)s")
 
 
+def _add_control_pictures(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("control pictures")
+    group.add_argument(
+        "--control-image",
+        type=Path,
+        action="append",
+        nargs="+",
+        metavar="PICTURE",
+        default=[],
+        help="what a unit guides the layout with; given again for a second unit; several for --control-guides each",
+    )
+    group.add_argument(
+        "--adapter",
+        type=Path,
+        action="append",
+        default=[],
+        help="T2I-Adapter, .safetensors in the original layout, of each unit in order; the last for all further ones",
+    )
+
+
 def _settings(options: argparse.Namespace, enabled: bool, source: str) -> MasaCtrlSettings:
     keys = (setting.key for setting in SETTINGS if setting.key not in _NO_PLAIN_FLAG)
     given = {key: getattr(options, key) for key in keys if getattr(options, key) is not None}
     more = "\n".join(options.more_targets or ())
-    return MasaCtrlSettings.from_mapping({**given, "more_targets": more, "enabled": enabled, "source": source})
+    settings = MasaCtrlSettings.from_mapping({**given, "more_targets": more, "enabled": enabled, "source": source})
+    _check_control_pictures(settings, options.control_image, options.adapter)
+    return settings
+
+
+def _check_control_pictures(settings: MasaCtrlSettings, units: list[list[Path]], adapters: list[Path]) -> None:
+    spoken_of = settings.control_guides != MasaCtrlSettings().control_guides
+    if bool(units) != bool(adapters) or (spoken_of and not units):
+        raise SettingsError(
+            f"{len(units)} control images and {len(adapters)} adapters are given, with control_guides "
+            f"{settings.control_guides!r}; --control-image and --adapter go together, and --control-guides with them."
+        )
+    for number, pictures in enumerate(units):
+        if settings.guidance_of_unit(number).each and len(pictures) != settings.targets:
+            raise SettingsError(
+                f"control_guides says 'each' for unit {number}, but it has {len(pictures)} control images for "
+                f"{settings.targets} targets; give one per target, in order, behind one --control-image."
+            )
 
 
 def _seeds(options: argparse.Namespace) -> range:
@@ -128,23 +167,28 @@ def _seeds(options: argparse.Namespace) -> range:
 def _generate(options: argparse.Namespace) -> None:
     settings, seeds = _settings(options, enabled=True, source="prompt"), _seeds(options)
     from lib_masactrl.host.standalone.checkpoint import load_checkpoint
+    from lib_masactrl.host.standalone.control_pictures import ControlFiles, features_of
     from lib_masactrl.host.standalone.results import Run
     from lib_masactrl.host.standalone.sampling import BranchPrompts, SamplingPlan, control_for, sample_latents
 
     plan = SamplingPlan(options.sampler, options.steps, options.cfg_scale, options.width, options.height)
     model = load_checkpoint(options.checkpoint, options.device, options.half)
+    files = ControlFiles(options.control_image, options.adapter)
+    units = files.read(model, settings, plan)
     for seed in seeds:
         batch = BranchPrompts.of_settings(settings, options.prompt, (seed,), options.negative_prompt)
+        batch = dataclasses.replace(batch, features=features_of(units, batch.branches))
         control = None if options.without_control else control_for(model, settings, plan.steps)
         decoded = model.decode(sample_latents(model, batch, plan, control, progress=True))
         run = Run(model, settings, batch, plan, control)
-        _tell(run.write(decoded, options.output, f"seed-{seed}", {"Seed": seed}))
+        _tell(run.write(decoded, options.output, f"seed-{seed}", {"Seed": seed, **files.entries()}))
 
 
 def _edit(options: argparse.Namespace) -> None:
     # Not enabled: the infotext of an edit, pasted into a WebUI, does not switch on control there without the picture.
     settings = _settings(options, enabled=False, source="image")
     from lib_masactrl.host.standalone.checkpoint import load_checkpoint
+    from lib_masactrl.host.standalone.control_pictures import ControlFiles, features_of
     from lib_masactrl.host.standalone.editing import edit_picture, plan_for
     from lib_masactrl.host.standalone.reading import read_picture
     from lib_masactrl.host.standalone.real_image import InversionPlan
@@ -157,11 +201,14 @@ def _edit(options: argparse.Namespace) -> None:
     picture = read_picture(options.image)
     model = load_checkpoint(options.checkpoint, options.device, options.half)
     plan = plan_for(model, unsized, picture, options.width, options.height)
+    files = ControlFiles(options.control_image, options.adapter)
     batch = BranchPrompts.of_settings(settings, options.prompt, (0,), options.negative_prompt)
+    units = files.read(model, settings, plan)
+    batch = dataclasses.replace(batch, features=features_of(units, batch.branches))
     control = None if options.without_control else control_for(model, settings, steps)
     run = Run(model, settings, batch, plan, control)
     decoded, entries = edit_picture(run, picture, inversion)
-    _tell(run.write(decoded, options.output, "edit", entries))
+    _tell(run.write(decoded, options.output, "edit", entries | files.entries()))
 
 
 def _tell(paths: Iterable[Path]) -> None:

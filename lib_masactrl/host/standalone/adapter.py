@@ -53,13 +53,28 @@ def original_state(adapter: T2IAdapter) -> dict[str, Tensor]:
     return {_original_name(name): value for name, value in adapter.state_dict().items()}
 
 
+def check_fits(adapter: T2IAdapter, unet: nn.Module, path: Path) -> None:
+    """The adapter's levels are as wide as the U-Net's.
+
+    Raises:
+        UnsupportedModelError: they are not.
+    """
+    network: Any = unet
+    wanted = [network.model_channels * multiple for multiple in network.channel_mult]
+    if list(adapter.config.channels) != wanted:
+        raise UnsupportedModelError(
+            f"The levels of {path.name} are {list(adapter.config.channels)} channels wide, those of the checkpoint's "
+            f"U-Net {wanted}; give an adapter that was trained for this kind of checkpoint."
+        )
+
+
 @contextmanager
 def features_added(unet: nn.Module, features: Sequence[Tensor]) -> Iterator[None]:
     """Inside the block every call of ``unet`` adds ``features[i]`` (rows, channels, h, w) at encoder level ``i``."""
     with ExitStack() as stack:
-        blocks: Any = unet.input_blocks
         for level, feature in enumerate(features):
-            block = blocks[_BLOCKS_PER_LEVEL * level + _BLOCKS_PER_LEVEL - 1]
+            last = _BLOCKS_PER_LEVEL * (level + 1) - 1
+            block = unet.get_submodule(f"input_blocks.{last}")
             stack.callback(block.register_forward_hook(_adding(feature)).remove)
         yield
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -15,6 +15,7 @@ from tqdm import tqdm
 from lib_masactrl.branches import BatchLayout, Branch, branches_in_batch
 from lib_masactrl.control import METHODS, MutualSelfAttentionControl
 from lib_masactrl.errors import SettingsError
+from lib_masactrl.host.standalone.adapter import features_added
 from lib_masactrl.host.standalone.checkpoint import DiffusionModel
 from lib_masactrl.host.standalone.guidance import GuidedPrediction
 from lib_masactrl.host.standalone.real_image import InvertedImage
@@ -66,12 +67,17 @@ class SamplingPlan:
 
 @dataclass(frozen=True)
 class BranchPrompts:
-    """A batch: its branches, one prompt per branch, one seed per group."""
+    """A batch: its branches, one prompt per branch, one seed per group.
+
+    Attributes:
+        features: what control pictures add at the levels of the U-Net's encoder, each (branches, channels, h, w).
+    """
 
     branches: tuple[Branch, ...]
     prompts: tuple[str, ...]
     seeds: tuple[int, ...]
     negative_prompt: str = ""
+    features: tuple[Tensor, ...] = field(default=(), compare=False)
 
     @classmethod
     def of_settings(
@@ -137,7 +143,9 @@ def sample_latents(
         latents = image.start(batch.branches, noise_levels(scheduler))
     else:
         latents = _start_noise(model, plan, generators) * scheduler.init_noise_sigma
-    with attached(model.unet, control) if control else contextlib.nullcontext():
+    passes = predict.rows // len(batch.branches)
+    features = [level.to(model.device).repeat(passes, 1, 1, 1) for level in batch.features]
+    with attached(model.unet, control) if control else contextlib.nullcontext(), features_added(model.unet, features):
         for evaluation, (step, timestep) in enumerate(_evaluations(scheduler, plan.steps, progress)):
             if image:
                 latents = image.rectified(latents, batch.branches, evaluation)
