@@ -22,6 +22,7 @@ import base64
 import gc
 import importlib.util
 import io
+import sys
 
 import gradio as gr
 import numpy
@@ -40,7 +41,7 @@ _CHROMA = {**_FLUX, "guidance_out_dim": 32, "guidance_hidden_dim": 8, "guidance_
 NETWORKS = {
     "Flux": ("backend.nn.flux", "IntegratedFluxTransformer2DModel", {**_FLUX, "guidance_embed": False}),
     "Chroma": ("backend.nn.chroma", "IntegratedChromaTransformer2DModel", _CHROMA),
-    "SD 3 in Forge": ("backend.nn.mmditx", "MMDiTX", {"depth": 1}),
+    "SD 3 in Forge": ("backend.nn.mmditx", "MMDiTX", {"depth": 1, "pos_embed_max_size": 8, "num_patches": 64}),
     "SD 3 in A1111": ("modules.models.sd3.mmdit", "MMDiT", {"depth": 1}),
 }
 
@@ -114,8 +115,14 @@ class Watch:
         model.diffusion_model = make_network(name)
 
     def run_short_of_memory(self, rows):
+        """Where rows are put into calls, not where weights are loaded, which would offload them."""
+
+        def required(input_shape, **more):
+            batching = "cond" in sys._getframe(1).f_code.co_name  # calc_cond_uncond_batch and the like
+            return 2**40 if batching and input_shape[0] > rows else 0
+
         self.short_of_memory = shared.sd_model.forge_objects.unet.model
-        self.short_of_memory.memory_required = lambda input_shape, **more: 0 if input_shape[0] <= rows else 2**40
+        self.short_of_memory.memory_required = required
 
 
 watch = Watch()
