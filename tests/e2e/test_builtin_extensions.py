@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy
 import pytest
 
 from .client import Client, HttpError, controlled, fault, largest_difference, request, same, with_script
 
 TARGET, SOURCE = "a cat, standing", "a cat, sitting"
 MOVED = 1e-3
-#: 128 px, as some of these look at features of several pixels; DDIM's sigma is a time step in some of these hosts.
-BASE = request(TARGET, width=128, height=128, steps=6, sampler_name="Euler")
+#: 96 px, so that there is more than one pixel at the lowest resolution, whose mean and range FreeU divides by.
+BASE = request(TARGET, width=96, height=96, steps=3, sampler_name="Euler")
+PLAIN = fault({**BASE, "batch_size": 2}, prompts=[TARGET, SOURCE], seeds_of=[0, 0])
 WORKING = [
     *(
         "perturbedattentionguidance",
@@ -40,35 +42,35 @@ def switched_on(client: Client, base: dict[str, Any], name: str) -> dict[str, An
     return with_script(base, entries[0]["name"], [True if value is False else value for value in values])
 
 
+@pytest.fixture(scope="module")
+def plain(client: Client) -> list[numpy.ndarray]:
+    """Both prompts, with every extension off."""
+    return client.traced(PLAIN)
+
+
 @pytest.mark.parametrize("name", WORKING)
-def test_works(client: Client, name: str) -> None:
-    """The source is the plain image that the other extension makes, and the target is controlled."""
-    base = switched_on(client, BASE, name)
-    batch = {"prompts": [TARGET, SOURCE], "seeds_of": [0, 0]}
-    before = client.traced(fault({**BASE, "batch_size": 2}, **batch))
-    plain = client.traced(fault({**base, "batch_size": 2}, **batch))
-    assert same(plain, before) == (name in WITHOUT_EFFECT)
-    trace = client.traced(controlled(base, start_layer=AFTER_THE_MIDDLE))
-    assert same([x[1] for x in trace], [x[1] for x in plain])
-    assert same([x[0] for x in trace[:2]], [x[0] for x in plain[:2]])
-    assert largest_difference(trace[-1][0], plain[-1][0]) > MOVED
-    assert same(client.traced(fault({**BASE, "batch_size": 2}, **batch)), before)
+def test_works(client: Client, plain: list[numpy.ndarray], name: str) -> None:
+    """The source is the plain image that the other extension makes, and the target is controlled from step 1 on."""
+    expected = client.traced(switched_on(client, PLAIN, name))
+    assert same(expected, plain) == (name in WITHOUT_EFFECT)
+    trace = client.traced(switched_on(client, controlled(BASE, start_step=1, start_layer=AFTER_THE_MIDDLE), name))
+    assert same([x[1] for x in trace], [x[1] for x in expected])
+    assert same([trace[0][0]], [expected[0][0]])
+    assert largest_difference(trace[-1][0], expected[-1][0]) > MOVED
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_is_refused_by_name(client: Client, name: str) -> None:
+def test_is_refused_by_name(client: Client, plain: list[numpy.ndarray], name: str) -> None:
     """It computes the very attention that is to be controlled."""
-    asked = switched_on(client, BASE, name)
-    before = client.traced(controlled(BASE))
     with pytest.raises(HttpError) as refusal:
-        client.txt2img(controlled(asked))
+        client.txt2img(switched_on(client, controlled(BASE), name))
     assert refusal.value.status == 422
     assert "self-attention layer" in refusal.value.message and REFUSED[name] in refusal.value.message
-    assert same(client.traced(controlled(BASE)), before)
+    assert same(client.traced(PLAIN), plain)
 
 
 def test_a_single_replaced_layer_is_noticed(client: Client) -> None:
     """Self-attention guidance replaces the middle layer only."""
-    asked = switched_on(client, BASE, "selfattentionguidance")
-    with pytest.raises(HttpError, match="self-attention layer 6 of 16 is replaced by sd_forge_sag"):
-        client.txt2img(controlled(asked, start_layer=AFTER_THE_MIDDLE - 1))
+    asked = switched_on(client, controlled(BASE, start_layer=AFTER_THE_MIDDLE - 1), "selfattentionguidance")
+    with pytest.raises(HttpError, match=r"self-attention layer 6 of 16 is replaced by .*sag"):
+        client.txt2img(asked)

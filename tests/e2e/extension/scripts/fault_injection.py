@@ -36,12 +36,13 @@ _FLUX = {
     **{"in_channels": 4, "vec_in_dim": 8, "context_in_dim": 8, "hidden_size": 32, "mlp_ratio": 1.0, "num_heads": 2},
     **{"depth": 1, "depth_single_blocks": 1, "axes_dim": [4, 6, 6], "theta": 100, "qkv_bias": True},
 }
+_MMDITX = {"depth": 1, "pos_embed_max_size": 8, "num_patches": 64, "adm_in_channels": 8}
 _CHROMA = {**_FLUX, "guidance_out_dim": 32, "guidance_hidden_dim": 8, "guidance_n_layers": 1}
 #: Networks without U-Net self-attention as the hosts themselves have them: module, class, arguments.
 NETWORKS = {
     "Flux": ("backend.nn.flux", "IntegratedFluxTransformer2DModel", {**_FLUX, "guidance_embed": False}),
     "Chroma": ("backend.nn.chroma", "IntegratedChromaTransformer2DModel", _CHROMA),
-    "SD 3 in Forge": ("backend.nn.mmditx", "MMDiTX", {"depth": 1, "pos_embed_max_size": 8, "num_patches": 64}),
+    "SD 3 in Forge": ("backend.nn.mmditx", "MMDiTX", _MMDITX),
     "SD 3 in A1111": ("modules.models.sd3.mmdit", "MMDiT", {"depth": 1}),
 }
 
