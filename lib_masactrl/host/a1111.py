@@ -1,4 +1,4 @@
-"""AUTOMATIC1111 v1.6 to v1.10: from script callbacks to control.
+"""AUTOMATIC1111 v1.6 to v1.10 and the Forge family: from script callbacks to control.
 
 The host swallows every exception of a script callback and goes on generating (``scripts.py``, ``report``). So a
 callback that cannot do its work *refuses*: it lets the request's own ``init``, which is not guarded, raise.
