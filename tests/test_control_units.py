@@ -139,3 +139,17 @@ def test_control_guides_without_controlnet_is_refused(host):
     p = Request(host)
     with pytest.raises(SettingsError, match="no ControlNet extension is active"):
         host.process_images(p, host.script, {**NAMED, "control_guides": "source"})
+
+
+def test_units_are_silent_during_inversion_and_speak_again(host):
+    silenced = importlib.import_module("lib_masactrl.host.controlnet").silenced
+    script = ControlNetScript(Masked())
+    (unit,), unet = script.latest_network.control_params, SimpleNamespace(current_sampling_percent=0.25)
+    unit.guidance_stopped, script.latest_network.model = False, unet
+    p = Request(host, scripts=SimpleNamespace(alwayson_scripts=[script]))
+    with pytest.raises(RuntimeError, match="stop"), silenced(p):
+        assert (unit.guidance_stopped, unet.current_sampling_percent) == (True, 2.0)
+        raise RuntimeError("stop")
+    assert (unit.guidance_stopped, unet.current_sampling_percent) == (False, 0.25)
+    with silenced(Request(host)):
+        pass

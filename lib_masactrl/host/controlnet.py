@@ -184,6 +184,25 @@ class BranchGuidance:
             delattr(holder, _MASKING)
 
 
+@contextmanager
+def silenced(p: Any) -> Iterator[None]:
+    """No unit acts inside the ``with`` block, in which U-Net calls are not those of sampling (inversion).
+
+    Mikubill's extension adds its control to every U-Net call unless a unit is stopped, which it decides anew at each
+    step of sampling; its IP-Adapter and LLLite ask the U-Net how far sampling has come (``hook.py``,
+    ``guidance_schedule_handler``). On Forge, control is handed to each call explicitly.
+    """
+    network = getattr(_controlnet_script(p), "latest_network", None)
+    stopped = [(unit, "guidance_stopped", True) for unit in getattr(network, "control_params", None) or []]
+    unet = getattr(network, "model", None)
+    past_the_end = [] if unet is None else [(unet, "current_sampling_percent", 2.0)]
+    with ExitStack() as stack:
+        for holder, name, value in (*stopped, *past_the_end):
+            stack.callback(setattr, holder, name, getattr(holder, name, 0.0))
+            setattr(holder, name, value)
+        yield
+
+
 def _controlnet_script(p: Any) -> Any:
     for script in getattr(getattr(p, "scripts", None), "alwayson_scripts", ()):
         if str(script.title()).lower() == "controlnet":

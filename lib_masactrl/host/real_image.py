@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import logging
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from modules import paths, sd_samplers_common, shared
 from torch import Tensor, nn
 
 from lib_masactrl.branches import Branch
+from lib_masactrl.host.controlnet import silenced
 from lib_masactrl.host.denoising import Conditioning, denoiser, noise_schedule, rows_of
 from lib_masactrl.host.sampler_levels import Levels, sampler_levels
 from lib_masactrl.inversion import Denoise, NoiseSchedule, SourceTrajectory, invert, psnr, signal_scale, subdivided
@@ -93,7 +94,7 @@ class RealImage:
 
         @functools.wraps(original)  # the host asks for the signature of `func`
         def from_picture(model: Any, x: Tensor, *args: Any, **kwargs: Any) -> Any:
-            with control_off(), _controlnet_silenced(self._p):
+            with control_off(), silenced(self._p):
                 self._invert(model, original, x, kwargs)
             result = original(model, self._start(x), *args, **kwargs)
             return self._kept(result)
@@ -262,20 +263,3 @@ def _watched(denoise: Denoise, evaluations: int) -> Iterator[Denoise]:
         yield watched
     finally:
         state.sampling_steps, state.sampling_step, state.textinfo = steps, 0, None
-
-
-@contextmanager
-def _controlnet_silenced(p: Any) -> Iterator[None]:
-    """No ControlNet unit acts inside the ``with`` block.
-
-    The extension on A1111 adds its control to every U-Net call whose parameters are not stopped; it decides that anew
-    at each step of sampling (sd-webui-controlnet ``hook.py``). On Forge, control is handed to each call explicitly.
-    """
-    scripts = getattr(getattr(p, "scripts", None), "alwayson_scripts", None) or []
-    networks = [getattr(script, "latest_network", None) for script in scripts]
-    units = [unit for network in networks for unit in getattr(network, "control_params", None) or []]
-    with ExitStack() as stack:
-        for unit in units:
-            stack.callback(setattr, unit, "guidance_stopped", unit.guidance_stopped)
-            unit.guidance_stopped = True
-        yield

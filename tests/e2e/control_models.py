@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import struct
 from pathlib import Path
 
 import numpy
+import safetensors
 
 UNET = "model.diffusion_model."
 
@@ -22,6 +24,20 @@ def write_tensors(tensors: dict[str, numpy.ndarray], file: Path) -> None:
     file.write_bytes(struct.pack("<Q", len(text)) + text + b"".join(t.tobytes() for t in tensors.values()))
 
 
+class _Convolutions:
+    """Adds the weights of convolutions to ``tensors``, drawn from one generator."""
+
+    def __init__(self, tensors: dict[str, numpy.ndarray]) -> None:
+        self._tensors = tensors
+        self._random = numpy.random.default_rng(0)
+
+    def __call__(self, name: str, into: int, out: int, side: int, strength: float = 1.0) -> None:
+        scale = strength * (into * side * side) ** -0.5
+        weight = self._random.normal(0, scale, (out, into, side, side))
+        self._tensors[f"{name}.weight"] = weight.astype(numpy.float32)
+        self._tensors[f"{name}.bias"] = numpy.zeros(out, numpy.float32)
+
+
 def write_adapter(shapes: dict[str, list[int]], file: Path) -> None:
     """A T2I-Adapter for one-channel pictures, in the original layout; none if this U-Net can take none.
 
@@ -33,14 +49,8 @@ def write_adapter(shapes: dict[str, list[int]], file: Path) -> None:
     widths = [shapes[f"{UNET}input_blocks.{block}.0.out_layers.3.weight"][0] for block in (2, 5, 8, 11)]
     if widths != [widths[0] * factor for factor in (1, 2, 4, 4)]:
         return
-    random = numpy.random.default_rng(0)
     tensors: dict[str, numpy.ndarray] = {}
-
-    def convolution(name: str, into: int, out: int, side: int) -> None:
-        scale = (into * side * side) ** -0.5
-        tensors[f"{name}.weight"] = random.normal(0, scale, (out, into, side, side)).astype(numpy.float32)
-        tensors[f"{name}.bias"] = numpy.zeros(out, numpy.float32)
-
+    convolution = _Convolutions(tensors)
     convolution("conv_in", 64, widths[0], 3)
     for block in range(8):
         before, width = widths[max(0, (block - 1) // 2)], widths[block // 2]
@@ -48,4 +58,25 @@ def write_adapter(shapes: dict[str, list[int]], file: Path) -> None:
             convolution(f"body.{block}.in_conv", before, width, 1)
         convolution(f"body.{block}.block1", width, width, 3)
         convolution(f"body.{block}.block2", width, width, 1)
+    write_tensors(tensors, file)
+
+
+def write_controlnet(checkpoint: Path, file: Path) -> None:
+    """A ControlNet for three-channel pictures: the encoder of the checkpoint's own U-Net, every output open."""
+    tensors: dict[str, numpy.ndarray] = {}
+    with safetensors.safe_open(checkpoint, framework="numpy") as given:
+        for name in given.keys():  # noqa: SIM118  # no mapping
+            if name.startswith(tuple(UNET + part for part in ("time_embed.", "input_blocks.", "middle_block."))):
+                tensors[name.removeprefix(UNET)] = given.get_tensor(name).astype(numpy.float32)
+    convolution = _Convolutions(tensors)
+    widths = [len(tensors["input_blocks.0.0.bias"])]
+    for block in range(1, 12):
+        last = "op" if f"input_blocks.{block}.0.op.bias" in tensors else "out_layers.3"
+        widths.append(len(tensors[f"input_blocks.{block}.0.{last}.bias"]))
+    for block, width in enumerate(widths):
+        convolution(f"zero_convs.{block}.0", width, width, 1, 0.05)
+    convolution("middle_block_out.0", widths[-1], widths[-1], 1, 0.05)
+    hint = (3, 16, 16, 32, 32, 96, 96, 256, widths[0])
+    for layer, (into, out) in enumerate(itertools.pairwise(hint)):
+        convolution(f"input_hint_block.{2 * layer}", into, out, 3)
     write_tensors(tensors, file)
