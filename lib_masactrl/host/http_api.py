@@ -7,9 +7,8 @@ from typing import Any
 
 from modules import shared
 
-from lib_masactrl.host import options
 from lib_masactrl.host.model import loaded_model
-from lib_masactrl.host.real_image import CACHE
+from lib_masactrl.host.real_image import CACHE, CACHE_MIB, CACHE_ON_DISK
 from lib_masactrl.schedule import default_start_layer
 from lib_masactrl.settings import SETTINGS
 from lib_masactrl.version import VERSION
@@ -41,8 +40,8 @@ def status() -> dict[str, Any]:
             "refusal": model.refusal,
         },
         "cache": {
-            "limit_mib": getattr(shared.opts, options.CACHE_MIB),
-            "on_disk": getattr(shared.opts, options.CACHE_ON_DISK),
+            "limit_mib": getattr(shared.opts, CACHE_MIB),
+            "on_disk": getattr(shared.opts, CACHE_ON_DISK),
             "kept": len(CACHE),
             "mib": round(CACHE.size / 2**20, 1),
         },

@@ -7,8 +7,7 @@ from typing import Any
 import gradio as gr
 from modules import shared
 
-#: Names of options in ``shared.opts`` and in the host's ``/sdapi/v1/options``.
-CACHE_MIB, CACHE_ON_DISK = "masactrl_cache_mib", "masactrl_cache_on_disk"
+from lib_masactrl.host.real_image import CACHE_MIB, CACHE_ON_DISK, DEFAULT_CACHE_MIB
 
 _SECTION = ("masactrl", "MasaCtrl")
 
@@ -17,7 +16,7 @@ def add_page() -> None:
     """``on_ui_settings``. Defaults of the accordion are the host's business: Settings, Defaults."""
     _add(
         CACHE_MIB,
-        512,
+        DEFAULT_CACHE_MIB,
         "Inverted images to keep, in MiB",
         "another prompt on the same picture then starts at once; 0 keeps none",
         component=gr.Slider,

@@ -29,7 +29,8 @@ log = logging.getLogger(__name__)
 
 #: One for the whole process, so that a second edit of a picture starts at once. Sized by the user's settings.
 CACHE = TrajectoryCache(limit=0)
-DEFAULT_CACHE_MIB = 512
+#: Its options on the host's settings page (``options.py``), and how large it is until they are set.
+CACHE_MIB, CACHE_ON_DISK, DEFAULT_CACHE_MIB = "masactrl_cache_mib", "masactrl_cache_on_disk", 512
 
 #: Of an Euler or Heun step with churn: the noise level is raised by at most this before the U-Net is asked
 #: (k-diffusion ``sample_euler``, ``gamma``).
@@ -233,8 +234,8 @@ class RealImage:
 
 def configure_cache() -> None:
     """Size the cache as the user's settings say now."""
-    mebibytes = int(getattr(shared.opts, "masactrl_cache_mib", DEFAULT_CACHE_MIB))
-    on_disk = bool(getattr(shared.opts, "masactrl_cache_on_disk", False))
+    mebibytes = int(getattr(shared.opts, CACHE_MIB, DEFAULT_CACHE_MIB))
+    on_disk = bool(getattr(shared.opts, CACHE_ON_DISK, False))
     CACHE.configure(mebibytes * 2**20, Path(paths.data_path) / "cache" / "masactrl" if on_disk else None)
 
 

@@ -233,6 +233,32 @@ def test_batch_mode_edits_each_file_from_itself(
         assert len(distances) == 2 and min(distances) < 3, (sorted(found), distances)
 
 
+def test_the_disk_is_used_if_asked_for_and_not_trusted(client: Client, photograph: Pixels, data: Path) -> None:
+    base, prompt = asked(photograph), "kept on disk"
+    folder = data / "cache" / "masactrl"
+    try:
+        client.post("/sdapi/v1/options", {"masactrl_cache_on_disk": True})
+        first = edit(client, base, source_prompt=prompt)
+        (file,) = folder.glob("*.safetensors")
+        _forget_memory(client, base)
+        assert same(edit(client, base, source_prompt=prompt).images, first.images)
+        assert inversion_calls(client) == 0
+        _forget_memory(client, base)
+        file.write_bytes(file.read_bytes()[:-100])
+        edit(client, base, source_prompt=prompt)
+        assert inversion_calls(client) == 8
+        assert "is damaged" in (data / "server.log").read_text(encoding="utf-8", errors="replace")
+    finally:
+        client.post("/sdapi/v1/options", {"masactrl_cache_on_disk": False, "masactrl_cache_mib": 512})
+
+
+def _forget_memory(client: Client, base: dict[str, Any]) -> None:
+    """A limit of 0 keeps nothing in memory; what is on disk stays until the next file is written."""
+    client.post("/sdapi/v1/options", {"masactrl_cache_mib": 0})
+    edit(client, base, source_prompt="forgetting")
+    client.post("/sdapi/v1/options", {"masactrl_cache_mib": 512})
+
+
 def test_interrupted_inversion_leaves_nothing(client: Client, photograph: Pixels) -> None:
     import threading
 
