@@ -30,11 +30,16 @@ _FIRST = ("source", "source_prompt", "method", "mask", "source_words", "target_w
 #: Settings that mean something in one tab only; the other has their components, but does not show them.
 _ONLY_IN = {"source": "img2img", "inversion_steps": "img2img", "inversion_refinements": "img2img", "rectify": "img2img"}
 
-#: Settings that are shown only while another one has a certain value.
+#: Settings that are shown only while another one has one of certain values.
 _ONLY_WHEN = {
-    "source_words": ("mask", "words"),
-    "target_words": ("mask", "words"),
-    "mask_threshold": ("mask", "words"),
+    "source_words": ("mask", ("words",)),
+    "target_words": ("mask", ("words", "painted")),
+    "mask_threshold": ("mask", ("words", "painted")),
+    "average_masks": ("mask", ("words", "painted")),
+    "show_masks": ("mask", ("words", "painted")),
+    "inversion_steps": ("source", ("auto", "image")),
+    "inversion_refinements": ("source", ("auto", "image")),
+    "rectify": ("source", ("auto", "image")),
 }
 
 #: Without mark-up inside: the host translates text by text.
@@ -152,19 +157,19 @@ def _window_of(preset: Preset) -> tuple[int, str]:
 
 
 def _connect_visibility(components: Mapping[str, Any], unseen: Collection[str]) -> None:
-    for key, (other, value) in _ONLY_WHEN.items():
+    for key, (other, values) in _ONLY_WHEN.items():
         if key in components and key not in unseen:
-            components[key].visible = components[other].value == value
+            components[key].visible = components[other].value in values
             components[other].change(
-                fn=functools.partial(_visible_when, value),
+                fn=functools.partial(_visible_when, values),
                 inputs=[components[other]],
                 outputs=[components[key]],
                 show_progress="hidden",
             )
 
 
-def _visible_when(wanted: str, value: str) -> Any:
-    return gr.update(visible=value == wanted)
+def _visible_when(wanted: Collection[str], value: str) -> Any:
+    return gr.update(visible=value in wanted)
 
 
 def _elem_id(tab: str, key: str) -> str:

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from .client import Client
+from .client import Client, controlled, encoded, request
 from .host import REPOSITORY
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="NO BROWSER TESTED: pip install playwright")
@@ -132,6 +132,32 @@ def test_window_follows_steps_presets_and_model(opened: Callable[..., Any], laye
     page.locator("#masactrl_txt2img_preset_gentle").click()
     expect.to_have_text("Nothing is controlled: start step 8, but 6 steps are sampled.")
     screenshot(page.locator("#masactrl_txt2img_enabled"), "window")
+
+
+def test_window_follows_the_denoising_strength(opened: Callable[..., Any], client: Client) -> None:
+    """img2img leaves out the steps above its strength; the accordion counts as the host does."""
+    page = opened()
+    open_accordion(page, "img2img")
+    line = window_line(page, "img2img")
+    sync_api.expect(line).to_have_text(re.compile("steps 4 to 15 of 16, "))
+    asked = request(sampler_name="Euler", steps=20, denoising_strength=0.75)
+    asked["init_images"] = [encoded(client.txt2img(request()).images[0])]
+    made = client.img2img(controlled(asked, source="prompt", start_step=4))
+    assert "MasaCtrl result: 12 of 16 steps" in made.infotexts[0]
+
+
+def test_what_does_not_apply_is_hidden(opened: Callable[..., Any]) -> None:
+    page = opened()
+    open_accordion(page, "txt2img")
+    for key in ("source", "rectify", "inversion_steps"):
+        sync_api.expect(page.locator(f"#masactrl_txt2img_{key}")).to_be_hidden()
+    open_accordion(page, "img2img")
+    rectify = sync_api.expect(page.locator("#masactrl_img2img_rectify"))
+    rectify.to_be_visible()
+    page.locator("#masactrl_img2img_source input[value=prompt]").check()
+    rectify.to_be_hidden()
+    page.locator("#masactrl_img2img_source input[value=image]").check()
+    rectify.to_be_visible()
 
 
 def test_the_keyboard_is_enough(opened: Callable[..., Any]) -> None:

@@ -71,10 +71,12 @@ def test_status_tells_what_runs_and_no_path(client: Client, layers: int, data: P
 
 
 def test_options(client: Client) -> None:
-    """The settings page is there, and what is set there is what the status tells."""
+    """The settings page is there, and what is set there is what the status tells.
+
+    ``GET /sdapi/v1/options`` does not tell it: its answer has the options that existed before extensions were loaded.
+    """
     client.post("/sdapi/v1/options", {"masactrl_cache_mib": 64})
     try:
-        assert client.get("/sdapi/v1/options")["masactrl_cache_mib"] == 64
         assert client.get("/masactrl/status")["cache"]["limit_mib"] == 64
     finally:
         client.post("/sdapi/v1/options", {"masactrl_cache_mib": 512})

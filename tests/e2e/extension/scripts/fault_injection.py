@@ -335,7 +335,7 @@ def add_routes(_, app):
     host_api = next(r.endpoint.__self__ for r in app.routes if getattr(r, "path", "") == "/sdapi/v1/txt2img")
     for route in (hooks, memory, axes, trace, rows, networks):
         app.add_api_route(f"/fault/{route.__name__}", route, methods=["GET"])
-    for route in (infotext, paste, script_args, batch):
+    for route in (infotext, paste, script_args, batch, reload_ui):
         app.add_api_route(f"/fault/{route.__name__}", route, methods=["POST"])
 
 
