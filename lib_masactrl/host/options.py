@@ -13,7 +13,13 @@ _SECTION = ("masactrl", "MasaCtrl")
 
 
 def add_page() -> None:
-    """``on_ui_settings``. Defaults of the accordion are the host's business: Settings, Defaults."""
+    """``on_ui_settings``. Defaults of the accordion are the host's business: it keeps those of every component."""
+    explanation = shared.OptionHTML(
+        "Defaults of the accordion are set like those of the tabs: change them there, then press Apply in Settings, "
+        "Defaults. Sources are saved like every other picture, unless Show source is off."
+    )
+    explanation.section = _SECTION
+    shared.opts.add_option("masactrl_explanation", explanation)
     _add(
         CACHE_MIB,
         DEFAULT_CACHE_MIB,

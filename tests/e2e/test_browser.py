@@ -160,6 +160,15 @@ def test_what_does_not_apply_is_hidden(opened: Callable[..., Any]) -> None:
     rectify.to_be_visible()
 
 
+def test_settings_page(opened: Callable[..., Any]) -> None:
+    page = opened()
+    page.locator("#tabs > .tab-nav button", has_text="Settings").click()
+    page.locator("#settings > .tab-nav button", has_text="MasaCtrl").click()
+    sync_api.expect(page.locator("#setting_masactrl_cache_mib input[type=number]")).to_have_value("512")
+    sync_api.expect(page.locator("#setting_masactrl_cache_on_disk input")).not_to_be_checked()
+    screenshot(page, "settings")
+
+
 def test_the_keyboard_is_enough(opened: Callable[..., Any]) -> None:
     """From the source prompt, Tab reaches every control in the order in which they stand."""
     page = opened()

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import pytest
 
+from lib_masactrl.settings import SETTINGS
+
 from .client import Client, controlled, request, same, with_script
 
 TARGET, SOURCE = "a cat, standing", "a cat, sitting"
-LABELS = [
-    *("Enabled", "Source prompt", "More targets", "Method", "Start step", "End step", "Start layer", "Show source"),
-    "ControlNet guides",
-]
 
 
 def test_script_info(client: Client) -> None:
@@ -20,13 +18,16 @@ def test_script_info(client: Client) -> None:
     for entry in entries:
         assert entry["is_alwayson"]
         labels = [argument["label"] for argument in entry["args"]]
-        assert labels[1:] == LABELS[1:]
-        assert [argument["value"] for argument in entry["args"]] == [False, "", "", "mutual", 4, "", "", True, "target"]
+        assert labels[1:] == [setting.label for setting in SETTINGS[1:]]  # the first is the accordion's own
+        values = [argument["value"] for argument in entry["args"]]
+        assert [setting.parse(value) for setting, value in zip(SETTINGS, values)] == [s.default for s in SETTINGS]
 
 
 def test_positional_is_named(client: Client) -> None:
+    """Numbers as texts too, as text fields give them."""
     named = client.txt2img(controlled(request(TARGET), method="union"))
-    positional = with_script(request(TARGET), "MasaCtrl", [True, SOURCE, "", "union", 2, "", "4", True])
+    given = {"enabled": True, "source_prompt": SOURCE, "method": "union", "start_step": 2, "start_layer": "4"}
+    positional = with_script(request(TARGET), "MasaCtrl", [given.get(s.key, s.default) for s in SETTINGS])
     assert same(client.txt2img(positional).images, named.images)
 
 
