@@ -24,6 +24,7 @@ from .client import (
     request,
     same,
 )
+from .host import HostPaths, is_forge
 from .test_xyz import plot
 
 SAMPLERS = ["DDIM", "Euler", "DPM++ 2M", "DPM++ SDE", "Heun", "UniPC"]
@@ -37,6 +38,12 @@ KEPT = "kept from an earlier request"
 def photograph(client: Client) -> Pixels:
     """A picture that the model can paint: of its own world."""
     return client.txt2img(request("a cat sitting on the left", steps=20, seed=5)).images[0]
+
+
+@pytest.fixture(scope="module")
+def paints(host_paths: HostPaths) -> bool:
+    """Whether the autoencoder gives pictures back: one of random weights does not."""
+    return not is_forge(host_paths.checkout)
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +79,7 @@ def inversion_calls(client: Client) -> int:
 
 @pytest.mark.parametrize("sampler", [*SAMPLERS, *OTHERS])
 def test_the_source_is_the_picture_and_the_second_edit_inverts_nothing(
-    client: Client, photograph: Pixels, sampler: str
+    client: Client, paints: bool, photograph: Pixels, sampler: str
 ) -> None:
     base = asked(photograph, sampler_name=sampler, steps=9)
     first = edit(client, base, source_prompt=f"a cat, {sampler}")
@@ -81,9 +88,11 @@ def test_the_source_is_the_picture_and_the_second_edit_inverts_nothing(
     second = edit(client, {**base, "prompt": "a cat lying on the left"}, source_prompt=f"a cat, {sampler}")
     assert said(second, "inversion") == KEPT and set(client.get("/fault/rows")) == {4}
     assert same(first.images[1:], second.images[1:])
-    assert decibels(first) == decibels(second) > 30
-    assert abs(first.images[1] - photograph).mean() < 3
-    assert abs(first.images[0] - photograph).mean() > 10
+    assert decibels(first) == decibels(second)
+    if paints:
+        assert decibels(first) > 30
+        assert abs(first.images[1] - photograph).mean() < 3
+        assert abs(first.images[0] - photograph).mean() > 10
     assert not same(first.images[:1], second.images[:1])
     assert re.fullmatch(
         r"([1-9]\d*) of \d+ steps; 12 of 16 layers", re.search(r"result: ([^,]*)", first.infotexts[0])[1]
