@@ -26,6 +26,7 @@ class Request:
         self.seed, self.subseed, self.subseed_strength = 5, 90, 0.0
         self.batch_size, self.n_iter, self.steps, self.iteration = 1, 1, 4, 0
         self.styles: list[str] = []
+        self.scheduler = "Automatic"
         self.script_args: tuple[Any, ...] = ()
         self.extra_generation_params: dict[str, Any] = {}
         self.do_not_save_grid = self.enable_hr = self.is_hr_pass = False
@@ -76,7 +77,7 @@ class Request:
         return x
 
 
-MODULES = ("script_callbacks", "scripts", "shared", "sd_unet", "prompt_parser", "processing")
+MODULES = ("script_callbacks", "scripts", "shared", "sd_unet", "prompt_parser")
 
 
 class StandIn:
@@ -91,7 +92,6 @@ class StandIn:
         self.scripts.scripts_data = []  # type: ignore[attr-defined]
         self.sd_unet = types.ModuleType("modules.sd_unet")
         self.prompt_parser = types.ModuleType("modules.prompt_parser")
-        self.processing = types.ModuleType("modules.processing")
         self.use_model(small_unet(levels=2))
         vars(self.shared).update(
             opts=types.SimpleNamespace(),
@@ -99,7 +99,6 @@ class StandIn:
             prompt_styles=types.SimpleNamespace(apply_styles_to_prompt=lambda text, styles: ", ".join([text, *styles])),
         )
         vars(self.sd_unet).update(current_unet=None)
-        vars(self.processing).update(create_infotext=create_infotext)
         vars(self.prompt_parser).update(get_multicond_prompt_list=lambda p: ([t.split(" AND ") for t in p], [], {}))
 
     def use_model(self, unet: Any) -> None:

@@ -10,7 +10,7 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
-from modules import processing, shared
+from modules import shared
 
 from lib_masactrl.host import infotext
 from lib_masactrl.host.batch import BranchBatch
@@ -75,8 +75,8 @@ def prepare(p: Any) -> None:
     batch.write_branches(p, lambda prompt: shared.prompt_styles.apply_styles_to_prompt(prompt, p.styles))
     check_prompts([*p.all_prompts, *(getattr(p, "all_hr_prompts", None) or [])])
     check_reference_units(p)
-    # A1111 since 1.9 and the Forge family; this is the only trace of it that they share.
-    infotext.write(p, batch, per_image="callable" in processing.create_infotext.__code__.co_names)
+    # Entries per image came with 1.9, as `scheduler` did. (Forge Classic calls them too, but its API fails over them.)
+    infotext.write(p, batch, per_image=hasattr(p, "scheduler"))
     _wrap_sample(p, batch)
 
 
