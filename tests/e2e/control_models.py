@@ -80,3 +80,21 @@ def write_controlnet(checkpoint: Path, file: Path) -> None:
     for layer, (into, out) in enumerate(itertools.pairwise(hint)):
         convolution(f"input_hint_block.{2 * layer}", into, out, 3)
     write_tensors(tensors, file)
+
+
+def write_ip_adapter(shapes: dict[str, list[int]], file: Path, picture_width: int = 8) -> None:
+    """An IP-Adapter that takes a picture's embedding of ``picture_width`` numbers, with four tokens for it."""
+    inner = "1.transformer_blocks.0.attn2.to_k.weight"
+    blocks = [*(f"input_blocks.{n}." for n in (1, 2, 4, 5, 7, 8)), *(f"output_blocks.{n}." for n in range(3, 12))]
+    sizes = [shapes[UNET + block + inner] for block in (*blocks, "middle_block.")]
+    context, random = sizes[0][1], numpy.random.default_rng(0)
+    tensors = {
+        "image_proj.proj.weight": random.normal(size=(4 * context, picture_width)),
+        "image_proj.proj.bias": numpy.zeros(4 * context),
+        "image_proj.norm.weight": numpy.ones(context),
+        "image_proj.norm.bias": numpy.zeros(context),
+    }
+    for number, (out, into) in enumerate(sizes):
+        for part in ("to_k_ip", "to_v_ip"):
+            tensors[f"ip_adapter.{2 * number + 1}.{part}.weight"] = random.normal(0, into**-0.5, (out, into))
+    write_tensors({name: tensor.astype(numpy.float32) for name, tensor in tensors.items()}, file)

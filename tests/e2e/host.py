@@ -20,7 +20,7 @@ import numpy
 import safetensors.numpy
 
 from .client import Client, HttpError
-from .control_models import write_adapter, write_controlnet, write_tensors
+from .control_models import write_adapter, write_controlnet, write_ip_adapter, write_tensors
 from .wide_checkpoint import wide_checkpoint
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -179,6 +179,7 @@ def prepare(paths: HostPaths, data: Path, *, extension: str | None) -> None:
         write_controlnet(paths.checkpoint, data / "models" / "ControlNet" / "sketch.safetensors")
     else:
         write_adapter(tensors, data / "models" / "ControlNet" / "sketch.safetensors")
+        write_ip_adapter(tensors, data / "models" / "ControlNet" / "ip-adapter.safetensors")
     (data / "styles.csv").write_text(
         'name,prompt,negative_prompt\nnight,"{prompt}, at night",daylight\n', encoding="utf-8-sig"
     )

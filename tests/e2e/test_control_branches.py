@@ -6,6 +6,8 @@ widths c, 2c, 4c, 4c. Forge's ControlNet is built in, and the checkpoint of its 
 
 from __future__ import annotations
 
+import base64
+import io
 import itertools
 import json
 import re
@@ -172,6 +174,35 @@ def test_wherever_rows_come_from(client: Client, host_paths: HostPaths, model: s
         groups = len(without) // 2
         assert same([guided[groups:]], [without[groups:]])
         assert all(largest_difference(guided[row], without[row]) > MOVED for row in range(groups))
+
+
+@pytest.mark.usefixtures("mikubill")
+def test_an_ip_adapter(client: Client) -> None:
+    """It acts in cross-attention and has weights per row all the same; two units are two pictures."""
+    torch = pytest.importorskip("torch")
+    models = client.get("/controlnet/model_list")["model_list"]
+    model = next(name for name in models if name.startswith("ip-adapter"))
+
+    def looking_at(seed: int, **changes: Any) -> dict[str, Any]:
+        file = io.BytesIO()
+        torch.save({"image_embeds": torch.randn(1, 8, generator=torch.Generator().manual_seed(seed))}, file)
+        embedding = base64.b64encode(file.getvalue()).decode("ascii")
+        return {
+            "enabled": True,
+            "module": "ip-adapter_clip_sd15",
+            "model": model,
+            "ipadapter_input": [embedding],
+        } | changes
+
+    without = Sampled(client, asked(**NO_CONTROL), looking_at(1, weight=0))
+    target, source = (Sampled(client, asked(guides, **NO_CONTROL), looking_at(1)) for guides in ("target", "source"))
+    assert equal(target.row(1), without.row(1))
+    assert equal(source.row(0), without.row(0))
+    assert largest_difference(target.row(0), without.row(0)) > MOVED
+    assert largest_difference(source.row(1), without.row(1)) > MOVED
+    both = Sampled(client, asked("target, source", **NO_CONTROL), looking_at(1), looking_at(1))
+    assert equal(both.row(0), target.row(0))
+    assert equal(both.row(1), source.row(1))
 
 
 @pytest.mark.usefixtures("mikubill")
