@@ -20,20 +20,15 @@ HEAD = (
 )
 
 
-def edit_table(pairs: Sequence[Pair], painted: Mapping[Row, Pictures]) -> list[str]:
+def edit_table(pairs: Sequence[Pair], painted: Mapping[Row, Pictures], painted_sources: bool = True) -> list[str]:
     """A line per row; the first is what the others are compared with."""
     judge = classifier()
     measured = {row: figures(pairs, pictures, judge) for row, pictures in painted.items()}
     first = next(iter(measured))
     baseline = measured[first].identity.mean()
     head = HEAD[0].format(first=first.name)
-    return [
-        head,
-        HEAD[1],
-        *(_line(row, each, baseline) for row, each in measured.items()),
-        "",
-        *_exactly_the_same(painted, painted[first]),
-    ]
+    lines = [head, HEAD[1], *(_line(row, each, baseline) for row, each in measured.items())]
+    return [*lines, "", *_exactly_the_same(painted, painted[first])] if painted_sources else lines
 
 
 def _exactly_the_same(painted: Mapping[Row, Pictures], first: Pictures) -> list[str]:

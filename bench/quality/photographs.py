@@ -33,10 +33,9 @@ def photographs(pairs: Sequence[Pair]) -> np.ndarray:
     return np.stack([photograph(pair) for pair in pairs])
 
 
-def inverted(model: DiffusionModel, pairs: Sequence[Pair], sampler: str, rectify: bool) -> InvertedImage:
-    """The photographs, inverted under the empty prompt."""
-    latents = torch.cat([model.encode(to_unit(photograph(pair))) for pair in pairs])
-    return invert_image(model, latents, InversionPlan(sampler, PLAN.steps, rectify=rectify))
+def inverted(model: DiffusionModel, pairs: Sequence[Pair], plan: InversionPlan) -> InvertedImage:
+    """The photographs, inverted together."""
+    return invert_image(model, torch.cat([model.encode(to_unit(photograph(pair))) for pair in pairs]), plan)
 
 
 def edited(model: DiffusionModel, pairs: Sequence[Pair], rectify: bool, start_step: int) -> Pictures:
@@ -49,7 +48,7 @@ def edited(model: DiffusionModel, pairs: Sequence[Pair], rectify: bool, start_st
         BranchPrompts(of_targets.branches, prompts, of_targets.seeds),
         PLAN,
         control,
-        image=inverted(model, pairs, PLAN.sampler, rectify),
+        image=inverted(model, pairs, InversionPlan(PLAN.sampler, PLAN.steps, rectify=rectify)),
     )
     return Pictures(photographs(pairs), to_bytes(model.decode(latents[: len(pairs)])))
 
@@ -65,10 +64,10 @@ def unedited(model: DiffusionModel, pairs: Sequence[Pair]) -> Pictures:
     return Pictures(photographs(pairs), to_bytes(model.decode(latents)))
 
 
-def reconstructed(model: DiffusionModel, pairs: Sequence[Pair], sampler: str, rectify: bool) -> Pictures:
+def reconstructed(model: DiffusionModel, pairs: Sequence[Pair], sampler: str, steps: int, rectify: bool) -> Pictures:
     """The source branch alone: the photographs inverted, and sampled back at guidance 1."""
     sources = tuple(Branch(group) for group in range(len(pairs)))
     alone = BranchPrompts(sources, ("",) * len(pairs), tuple(pair.seed for pair in pairs))
-    plan = SamplingPlan(sampler, PLAN.steps, PLAN.cfg_scale, PLAN.width, PLAN.height)
-    latents = sample_latents(model, alone, plan, image=inverted(model, pairs, sampler, rectify))
-    return Pictures(photographs(pairs), to_bytes(model.decode(latents)))
+    plan = SamplingPlan(sampler, steps, PLAN.cfg_scale, PLAN.width, PLAN.height)
+    image = inverted(model, pairs, InversionPlan(sampler, steps, rectify=rectify))
+    return Pictures(photographs(pairs), to_bytes(model.decode(sample_latents(model, alone, plan, image=image))))
