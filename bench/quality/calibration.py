@@ -28,9 +28,8 @@ def calibration(count: int = 200) -> list[str]:
         "identity": "sliced Wasserstein distance of the foregrounds' colours in CIE Lab, within the silhouettes that "
         "the captions name",
         "background": "mean Lab distance where neither caption puts a creature",
-        "silhouette IoU": "overlap of what is neither sky nor ground with the silhouette that the target's caption "
-        "names; of the source's layout in the target's place it is the last line",
-        "silhouette IoU, wrong layout": "the same, of a picture that shows the source's layout",
+        "silhouette IoU": "overlap of what is neither sky nor ground with the silhouette that a caption names",
+        "silhouette IoU, wrong layout": "the same, with the silhouette of the pair's other caption",
     }
     for name, text in texts.items():
         digits = 2 if "IoU" in name else 1

@@ -28,7 +28,26 @@ def edit_table(pairs: Sequence[Pair], painted: Mapping[Row, Pictures], painted_s
     baseline = measured[first].identity.mean()
     head = HEAD[0].format(first=first.name)
     lines = [head, HEAD[1], *(_line(row, each, baseline) for row, each in measured.items())]
-    return [*lines, "", *_exactly_the_same(painted, painted[first])] if painted_sources else lines
+    lines += ["", _best(measured)]
+    return lines + _exactly_the_same(painted, painted[first]) if painted_sources else lines
+
+
+def _best(measured: Mapping[Row, Figures]) -> str:
+    """The row of the lowest identity distance against the first one, and whether their intervals are apart."""
+    first, *others = measured
+    best = min(others, key=lambda row: measured[row].identity.mean())
+    (low, high), (base_low, base_high) = (_ends(measured[row].identity) for row in (best, first))
+    apart = "do not overlap" if high < base_low or base_high < low else "overlap"
+    return (
+        f"Nearest to the source: *{best.name}*, {low:.1f} to {high:.1f}, where *{first.name}* has {base_low:.1f} to "
+        f"{base_high:.1f}: these intervals {apart}. Its layout is right in {share(measured[best].right)} of the "
+        f"targets, there in {share(measured[first].right)}."
+    )
+
+
+def _ends(values: np.ndarray) -> tuple[float, float]:
+    mean, half = float(values.mean()), half_width(values)
+    return mean - half, mean + half
 
 
 def _exactly_the_same(painted: Mapping[Row, Pictures], first: Pictures) -> list[str]:

@@ -16,6 +16,7 @@ from lib_masactrl.host.standalone.checkpoint import DiffusionModel
 from lib_masactrl.host.standalone.guidance import GuidedPrediction
 from lib_masactrl.host.standalone.samplers import scheduler_for
 from lib_masactrl.host.standalone.sampling import BranchPrompts, SamplingPlan, control_for, sample_latents
+from lib_masactrl.layers import self_attention_layers
 from lib_masactrl.settings import MasaCtrlSettings
 
 PLAN = SamplingPlan("DDIM", 50, 7.5, 64, 64)
@@ -31,6 +32,17 @@ def controlled(model: DiffusionModel, pairs: Sequence[Pair], **settings: Any) ->
 def plain(model: DiffusionModel, pairs: Sequence[Pair]) -> Pictures:
     """Source and target side by side, each by itself."""
     return to_pictures(model, sample_latents(model, batch(pairs), PLAN))
+
+
+def without_self_attention(model: DiffusionModel, pairs: Sequence[Pair]) -> Pictures:
+    """Like `plain`, but what any self-attention layer adds to its input is left out, in source and target."""
+    layers = [layer.module for layer in self_attention_layers(model.unet)]
+    hooks = [layer.register_forward_hook(lambda layer, given, result: torch.zeros_like(result)) for layer in layers]
+    try:
+        return plain(model, pairs)
+    finally:
+        for hook in hooks:
+            hook.remove()
 
 
 def sdedit(model: DiffusionModel, pairs: Sequence[Pair], strength: float) -> Pictures:
