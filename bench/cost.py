@@ -20,20 +20,24 @@ from ldm.modules.diffusionmodules.openaimodel import UNetModel
 
 from lib_masactrl.branches import BatchLayout, branches_in_batch
 from lib_masactrl.control import METHODS, MutualSelfAttentionControl
+from lib_masactrl.masks import ForegroundMasks
 from lib_masactrl.patching import attached
 from lib_masactrl.schedule import ControlWindow, default_start_layer
 
 PLAIN = "plain"
+#: Mutual with a third of each picture as foreground: given, and given while the words' maps are taken all the same.
+MASKED, MAPPED = "mutual, masks", "mutual, masks and maps"
 LAYERS = 16
+BRANCHES = branches_in_batch(1, 1)
 
 
 def main(arguments: list[str] | None = None) -> None:
     options = _options().parse_args(arguments)
     if options.memory_of:
-        _evaluate(_unet(options), options, options.memory_of)
+        _evaluate(_unet(options), options, _control(options, options.memory_of))
         sys.stdout.write(f"{_peak_memory(options.device)}\n")
         return
-    kinds = [PLAIN, *METHODS]
+    kinds = [PLAIN, *METHODS, MASKED, MAPPED]
     seconds = _times(options, kinds)
     memory = {kind: _memory_in_a_process_of_its_own(options, kind) for kind in kinds}
     sys.stdout.write(f"{options.channels} channels, latent {options.latent}, 4 rows, {options.device}\n")
@@ -76,18 +80,28 @@ def _unet(options: argparse.Namespace) -> UNetModel:
     return unet.to(options.device, torch.float16 if options.device == "cuda" else torch.float32)
 
 
+def _control(options: argparse.Namespace, kind: str) -> MutualSelfAttentionControl | None:
+    if kind == PLAIN:
+        return None
+    third = torch.zeros(options.latent, options.latent)
+    third[: options.latent // 3] = 1
+    words = (lambda branch: (1, 2)) if kind == MAPPED else None
+    masks = ForegroundMasks(dict.fromkeys(BRANCHES, third), words) if kind in (MASKED, MAPPED) else None
+    window = ControlWindow(0, None, default_start_layer(LAYERS))
+    return MutualSelfAttentionControl(window, METHODS.get(kind, METHODS["mutual"]), masks)
+
+
 @torch.no_grad()
-def _evaluate(unet: UNetModel, options: argparse.Namespace, kind: str) -> float:
+def _evaluate(unet: UNetModel, options: argparse.Namespace, control: MutualSelfAttentionControl | None) -> float:
     """Seconds of one evaluation of [target, source] with cond and uncond rows, the window covering the step."""
     like = next(unet.parameters())
     x = torch.randn(4, 4, options.latent, options.latent).to(like)
     context = torch.randn(4, 77, 768).to(like)
     timesteps = torch.full((4,), 500, device=like.device)
-    control = MutualSelfAttentionControl(
-        ControlWindow(0, None, default_start_layer(LAYERS)), METHODS.get(kind, METHODS["mutual"])
-    )
-    control.begin_call(BatchLayout(branches_in_batch(1, 1), passes=2), step=0)
-    with nullcontext() if kind == PLAIN else attached(unet, control):
+    if control:
+        layout = BatchLayout(BRANCHES, passes=2, cond_pass=0)
+        control.begin_call(layout, step=0, latent=(options.latent, options.latent))
+    with attached(unet, control) if control else nullcontext():
         _finish(options.device)
         started = time.perf_counter()
         unet(x, timesteps, context=context)
@@ -97,9 +111,10 @@ def _evaluate(unet: UNetModel, options: argparse.Namespace, kind: str) -> float:
 
 def _times(options: argparse.Namespace, kinds: list[str]) -> dict[str, list[float]]:
     unet = _unet(options)
-    for kind in kinds:
-        _evaluate(unet, options, kind)  # the first evaluation also warms caches up
-    rounds = [[_evaluate(unet, options, kind) for kind in kinds] for _ in range(options.rounds)]
+    controls = [_control(options, kind) for kind in kinds]
+    for control in controls:  # warms caches up; and the first evaluation of a sampling under masks checks its way
+        _evaluate(unet, options, control)
+    rounds = [[_evaluate(unet, options, control) for control in controls] for _ in range(options.rounds)]
     return dict(zip(kinds, map(list, zip(*rounds))))
 
 

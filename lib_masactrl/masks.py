@@ -19,9 +19,7 @@ from lib_masactrl.attention import Region, regions_of
 from lib_masactrl.branches import BatchLayout, Branch
 from lib_masactrl.errors import BatchLayoutError
 from lib_masactrl.layers import token_grid
-
-#: ``mask_threshold`` that chooses the threshold by the map itself (:func:`otsu_threshold`).
-AUTOMATIC = "auto"
+from lib_masactrl.settings import AUTOMATIC
 
 #: The positions of a branch's foreground words in the context that the U-Net call now running has for it.
 WordPositions = Callable[[Branch], tuple[int, ...]]
@@ -85,6 +83,12 @@ def resized(values: Tensor, grid: tuple[int, int]) -> Tensor:
     return functional.interpolate(values[None, None], grid, mode="bilinear", antialias=True)[0, 0]
 
 
+def dimmed(picture: Tensor, mask: Tensor) -> Tensor:
+    """A picture (3, height, width) in 0..1 with all but the foreground, bool (h, w), dimmed."""
+    whole = functional.interpolate(mask.to(picture)[None, None], picture.shape[-2:], mode="nearest")[0]
+    return picture * (0.25 + 0.75 * whole)
+
+
 @dataclass
 class ForegroundMasks:
     """The foreground of every branch in one sampling; the part of the control that looks at cross-attention.
@@ -92,7 +96,7 @@ class ForegroundMasks:
     Attributes:
         given: branches whose foreground is known from a picture: (height, width) in 0..1 in any size.
         words: for all other branches, where their words are; ``None`` if there are none.
-        threshold: on the normalised map, or :data:`AUTOMATIC`.
+        threshold: on the normalised map, or ``auto`` for :func:`otsu_threshold`.
         averaged: average the maps over the evaluations so far instead of taking the latest alone.
     """
 
@@ -174,10 +178,9 @@ class ForegroundMasks:
         square = normalised(mean).view(token_grid(mean.numel(), *self._latent))
         return foreground(resized(square, grid), self.threshold)
 
-    @property
-    def latent(self) -> tuple[int, int]:
-        """Height and width of the latents of the last call."""
-        return self._latent
+    def of_result(self, branch: Branch) -> Tensor | None:
+        """The last foreground of ``branch``, bool in the latent's (height, width); ``None`` if none was found."""
+        return self.on_grid(branch, self._latent) if self._layout else None
 
     def _regions(
         self, layout: BatchLayout, layer: int, grid: tuple[int, int], device: torch.device

@@ -16,6 +16,12 @@ METHOD_NAMES = ("mutual", "union")
 #: Where the source comes from; ``auto`` is settled by :meth:`MasaCtrlSettings.with_source_settled`.
 SOURCE_NAMES = ("auto", "prompt", "image")
 
+#: Where the foreground is known from; ``none``: targets see the whole source.
+MASK_NAMES = ("none", "words", "painted")
+
+#: ``mask_threshold`` that is chosen by each map itself.
+AUTOMATIC = "auto"
+
 #: Longer texts are refused: no prompt needs them, and the host would tokenise them chunk by chunk for minutes.
 MAXIMUM_TEXT_LENGTH = 10_000
 
@@ -115,6 +121,28 @@ class GuidanceSetting(TextSetting):
         return text
 
 
+class WordsSetting(TextSetting):
+    """Words or phrases of a prompt, separated by commas (:mod:`lib_masactrl.prompt_words`)."""
+
+
+class ThresholdSetting(Setting):
+    """A number from 0 to 1, or ``auto``."""
+
+    allowed = f"a number from 0 to 1, or {AUTOMATIC!r}"
+
+    def parse(self, value: Any) -> float | str:
+        text = value.strip().lower() if isinstance(value, str) else value
+        if text == AUTOMATIC:
+            return AUTOMATIC
+        try:
+            number = float(text)
+        except (TypeError, ValueError) as error:
+            raise self.refuse(value) from error
+        if isinstance(value, bool) or not 0 <= number <= 1:
+            raise self.refuse(value)
+        return number
+
+
 class CountSetting(Setting):
     """A zero-based step or layer."""
 
@@ -200,6 +228,35 @@ class MasaCtrlSettings:
         "L: control begins at this self-attention layer, counted from 0; empty: 10 of 16 in SD 1 and 2, 44 of 70 in "
         "SDXL. Lower layers keep more of the source's layout.",
     )
+    mask: str = _setting(
+        ChoiceSetting,
+        "none",
+        "Mask",
+        "Keeps foreground and background apart: a target's foreground sees the source's foreground only, its "
+        "background the background. words: found by words of the prompts. painted: the inpaint mask is the source's.",
+        choices=MASK_NAMES,
+    )
+    source_words: str = _setting(
+        WordsSetting,
+        "",
+        "Source words",
+        "Foreground words of the source prompt, separated by commas: corgi, red hat. Empty: the target words in it.",
+    )
+    target_words: str = _setting(
+        WordsSetting,
+        "",
+        "Target words",
+        "Foreground words of the target prompts. Empty: the source words in them; with a painted mask, the same mask.",
+    )
+    mask_threshold: float | str = _setting(
+        ThresholdSetting,
+        0.1,
+        "Mask threshold",
+        "How much of the words' strongest attention is foreground, 0 to 1; auto: chosen by each map (Otsu).",
+    )
+    average_masks: bool = _setting(
+        FlagSetting, False, "Average masks", "Find masks by the attention of all steps so far, not of each step alone."
+    )
     inversion_steps: int = _setting(
         CountSetting,
         0,
@@ -228,6 +285,10 @@ class MasaCtrlSettings:
         "ControlNet guides",
         "Whom each ControlNet unit guides, in the order of the units: target, source, both, or each (a control picture "
         "per target, in order); a weight may follow. target 0.8, source: unit 0 the target, the others the source.",
+    )
+
+    show_masks: bool = _setting(
+        FlagSetting, False, "Show masks", "Add every picture with its background dimmed to the results."
     )
 
     @property

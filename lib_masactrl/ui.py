@@ -11,7 +11,7 @@ import gradio as gr
 from modules.ui_components import InputAccordion
 
 from lib_masactrl.errors import SettingsError
-from lib_masactrl.host import infotext
+from lib_masactrl.host import infotext, words
 from lib_masactrl.host.model import loaded_model
 from lib_masactrl.presets import PRESETS, Preset, start_layer
 from lib_masactrl.settings import (
@@ -22,6 +22,8 @@ from lib_masactrl.settings import (
     OptionalCountSetting,
     Setting,
     TextSetting,
+    ThresholdSetting,
+    WordsSetting,
 )
 
 #: In sight, in this order; everything else is under "Advanced".
@@ -78,14 +80,19 @@ class PasteTarget(str):
 
 def shown(setting: Setting, value: Any) -> Any:
     """A setting's value as its component holds it."""
-    return ("" if value is None else str(value)) if isinstance(setting, OptionalCountSetting) else value
+    return (
+        ("" if value is None else str(value))
+        if isinstance(setting, (OptionalCountSetting, ThresholdSetting))
+        else value
+    )
 
 
-def build(tab: str, hidden: Collection[str] = ()) -> list[tuple[Setting, Any]]:
+def build(tab: str, hidden: Collection[str] = (), prompt: Any = None) -> list[tuple[Setting, Any]]:
     """Build the accordion of ``tab`` (``txt2img`` or ``img2img``); each setting with its component, in table order.
 
     Args:
         hidden: keys of settings that mean nothing on this host; their components are there, but not seen.
+        prompt: the tab's own prompt box, for the preview of matched words.
     """
     enabled, *others = SETTINGS
     first = sorted((s for s in others if s.key in _FIRST), key=lambda setting: _FIRST.index(setting.key))
@@ -96,6 +103,7 @@ def build(tab: str, hidden: Collection[str] = ()) -> list[tuple[Setting, Any]]:
         gr.HTML(f'<p class="masactrl-note">{_INTRODUCTION[tab]}</p>')
         for setting in first:
             components[setting.key] = _component(setting, tab, setting.key not in unseen)
+        _preview_words(tab, components, prompt)
         presets = _presets(tab)
         gr.HTML('<p class="masactrl-note" aria-live="polite"></p>', elem_id=_elem_id(tab, "window"))
         with gr.Accordion("Advanced", open=False, elem_id=_elem_id(tab, "advanced")):
@@ -125,6 +133,8 @@ def _component(setting: Setting, tab: str, visible: bool) -> Any:
         return gr.Textbox(**common, placeholder="auto", max_lines=1)
     if isinstance(setting, GuidanceSetting):
         return gr.Dropdown(**common, choices=list(setting.suggestions), allow_custom_value=True)
+    if isinstance(setting, (WordsSetting, ThresholdSetting)):
+        return gr.Textbox(**common, max_lines=1)
     if isinstance(setting, TextSetting):
         return gr.Textbox(**common, lines=2)
     return gr.Slider(**common, minimum=0, maximum=150, step=1)
@@ -170,6 +180,18 @@ def _connect_visibility(components: Mapping[str, Any], unseen: Collection[str]) 
 
 def _visible_when(wanted: Collection[str], value: str) -> Any:
     return gr.update(visible=value in wanted)
+
+
+def _preview_words(tab: str, components: Mapping[str, Any], prompt: Any) -> None:
+    """Show, while words are typed, which words of the prompts they match."""
+    matches = gr.HTML(elem_id=_elem_id(tab, "matched_words"), elem_classes=["masactrl-matches"])
+    prompts = [components["source_prompt"], *([prompt] if prompt is not None else [])]
+    fields = [components[key] for key in ("mask", "source_words", "target_words")]
+    shown_how = {"inputs": [*fields, *prompts], "outputs": [matches], "show_progress": "hidden", "queue": False}
+    for field in fields:
+        field.change(words.matches, **shown_how)
+    for field in prompts:
+        field.blur(words.matches, **shown_how)
 
 
 def _elem_id(tab: str, key: str) -> str:

@@ -19,8 +19,15 @@ class MasaCtrlScript(scripts.Script):
     def show(self, is_img2img):
         return scripts.AlwaysVisible
 
+    prompt = None
+
+    def after_component(self, component, **kwargs):
+        if kwargs.get("elem_id") in ("txt2img_prompt", "img2img_prompt"):
+            self.prompt = component
+
     def ui(self, is_img2img):
-        fields = ui.build("img2img" if is_img2img else "txt2img", hidden=controlnet.hidden_settings())
+        tab = "img2img" if is_img2img else "txt2img"
+        fields = ui.build(tab, hidden=controlnet.hidden_settings(), prompt=self.prompt)
         self.infotext_fields = [(component, ui.PasteTarget(setting)) for setting, component in fields]
         self.paste_field_names = [setting.infotext_key for setting, _ in fields]
         return [component for _, component in fields]

@@ -12,7 +12,6 @@ from lib_masactrl.control import MutualSelfAttentionControl
 from lib_masactrl.errors import BatchLayoutError
 from lib_masactrl.layers import cross_attention_layers, self_attention_layers, token_grid
 from lib_masactrl.masks import (
-    AUTOMATIC,
     ForegroundMasks,
     foreground,
     normalised,
@@ -22,6 +21,7 @@ from lib_masactrl.masks import (
 )
 from lib_masactrl.patching import attached
 from lib_masactrl.schedule import ControlWindow
+from lib_masactrl.settings import AUTOMATIC
 from tests import paper
 from tests.unets import CONTEXT, inputs, plain, small_unet
 

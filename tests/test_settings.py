@@ -29,6 +29,8 @@ valid = st.fixed_dictionaries(
         "inversion_refinements": st.integers(0, 100),
         "rectify": st.booleans(),
         "show_source": st.booleans(),
+        "mask": st.sampled_from(["none", "words", "painted"]),
+        "mask_threshold": st.just("auto") | st.floats(0, 1),
     },
 ).map(lambda values: {**values, "enabled": True})
 
@@ -108,6 +110,15 @@ REFUSED = [
     ("start_layer", -1),
     ("start_layer", "ten"),
     ("start_layer", 1.5),
+    ("mask", "drawn"),
+    ("mask", True),
+    ("source_words", 5),
+    ("mask_threshold", -0.1),
+    ("mask_threshold", 1.1),
+    ("mask_threshold", math.nan),
+    ("mask_threshold", "otsu"),
+    ("mask_threshold", None),
+    ("mask_threshold", True),
     ("show_source", "maybe"),
     ("show_source", 2),
 ]
@@ -128,7 +139,7 @@ def test_bad_values_are_refused_in_one_short_line_that_names_the_key(key, value)
 def test_unknown_keys_are_refused_with_those_that_exist(key):
     with pytest.raises(SettingsError, match=r"unknown setting .*start_step") as refusal:
         MasaCtrlSettings.from_args([{key: 1}])
-    assert len(str(refusal.value)) < 300
+    assert len(str(refusal.value)) < 400
 
 
 def test_an_enabled_run_needs_a_source_prompt():

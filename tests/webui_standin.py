@@ -155,10 +155,11 @@ def installed() -> Iterator[StandIn]:
     host = StandIn()
     package = types.ModuleType("modules")
     parts = {name: getattr(host, name) for name in MODULES}
-    parts |= {name: types.ModuleType(f"modules.{name}") for name in ("paths", "sd_samplers_common")}
+    untouched = ("extra_networks", "images", "paths", "sd_models", "sd_samplers_common")
+    parts |= {name: types.ModuleType(f"modules.{name}") for name in untouched}
     fakes = {"modules": package, **{f"modules.{name}": part for name, part in parts.items()}}
     vars(package).update(parts)
-    names = ("a1111", "controlled", "controlnet", "denoising", "real_image", "refusals")
+    names = ("a1111", "controlled", "controlnet", "denoising", "real_image", "refusals", "words")
     over_it = tuple(f"lib_masactrl.host.{name}" for name in names)
     before = {name: sys.modules.get(name) for name in (*fakes, *over_it)}
     for name in over_it:

@@ -11,6 +11,7 @@ from PIL import Image
 from bench.quality import page
 from bench.quality.chart import line_chart
 from bench.quality.hints import vague
+from bench.quality.masked import by_truth, by_words
 from bench.quality.painting import PLAN, controlled, plain, sdedit, without_self_attention
 from bench.quality.pairs import Pair, random_pairs
 from bench.quality.photographs import edited, reconstructed, unedited
@@ -78,6 +79,24 @@ SYNTHESIS = Section(
     "Source and target are both painted from captions, from the same noise.",
     (NO_CONTROL, *SDEDIT, mutual(25, 10), mutual(10, 10), mutual(4, 10), mutual(0, 0), UNION),
     (NO_CONTROL, *SDEDIT, mutual(25, 10), mutual(4, 10), mutual(0, 0), UNION),
+)
+
+TRUE_MASKS = Row("mutual, true masks", by_truth)
+MASKS = Section(
+    "masks",
+    "Masks",
+    "Foreground sees foreground, background sees background; S=4, L=10. Masks are found by the species' word, or are "
+    "the silhouettes that the captions name. The latents of these pictures have 8x8 cells, so a quarter of them, where "
+    "words are looked for, is 2x2.",
+    (
+        NO_CONTROL,
+        mutual(4, 10),
+        *(Row(f"mutual, words, threshold {cut}", partial(by_words, threshold=cut)) for cut in (0.1, "auto")),
+        TRUE_MASKS,
+        UNION,
+        Row("union, true masks", partial(by_truth, method="union")),
+    ),
+    (mutual(4, 10), TRUE_MASKS),
 )
 
 GRID_STEPS, GRID_LAYERS = (0, 4, 10, 25), (0, 5, 10, 13)
@@ -173,4 +192,4 @@ GUIDED = Section(
     (VAGUE, SKETCH, MASACTRL, SKETCH_AND_MASACTRL),
 )
 
-SECTIONS = (SYNTHESIS, GRID, LAYOUT, GUIDED, REAL, RECONSTRUCTION)
+SECTIONS = (SYNTHESIS, MASKS, GRID, LAYOUT, GUIDED, REAL, RECONSTRUCTION)

@@ -23,6 +23,7 @@ from lib_masactrl.host.refusals import (
     check_real_image,
     check_reference_units,
 )
+from lib_masactrl.host.words import check_masks, save_masks, with_masks
 from lib_masactrl.settings import MasaCtrlSettings
 
 #: Where a request object carries its branches, and named values that X/Y/Z axes set on it.
@@ -74,6 +75,7 @@ def prepare(p: Any) -> None:
         _wrap_init(p, batch)
     batch.write_branches(p, lambda prompt: shared.prompt_styles.apply_styles_to_prompt(prompt, p.styles))
     check_prompts([*p.all_prompts, *(getattr(p, "all_hr_prompts", None) or [])])
+    check_masks(p, batch)
     check_reference_units(p)
     # Entries per image came with 1.9, as `scheduler` did. (Forge Classic calls them too, but its API fails over them.)
     infotext.write(p, batch, per_image=hasattr(p, "scheduler"))
@@ -91,6 +93,8 @@ def drop_sources(p: Any, results: Any, iteration: int) -> None:
         return
     if batch.image is not None:
         _report_reconstruction(p, batch.image, results.images)
+    if batch.masks is not None and batch.settings.show_masks:
+        batch.shown_masks += with_masks(batch.masks, batch.branches(iteration), results.images)
     if batch.settings.show_source:
         return
     kept = len(results.images) - batch.sources(iteration)
@@ -99,7 +103,7 @@ def drop_sources(p: Any, results: Any, iteration: int) -> None:
 
 
 def finish(p: Any, processed: Any) -> None:
-    """``postprocess``: shorten the lists of the API's answer to the images in it, and restore the request."""
+    """``postprocess``: shorten the lists of the API's answer to its images, add the masks, restore the request."""
     batch = getattr(p, BATCH, None)
     if batch is None:
         return
@@ -107,6 +111,10 @@ def finish(p: Any, processed: Any) -> None:
         for name in ("all_prompts", "all_negative_prompts", "all_seeds", "all_subseeds"):
             values = getattr(processed, name)
             setattr(processed, name, [value for value, kept in zip(values, batch.is_target()) if kept])
+    if batch.shown_masks:
+        processed.images += batch.shown_masks
+        if getattr(shared.opts, "save_mask", False):  # the host's own question for masks
+            save_masks(p, batch.shown_masks)
     end(p)
 
 

@@ -11,10 +11,12 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
+from PIL import Image
 from torch import Tensor
 
 from lib_masactrl.branches import Branch, branches_in_batch
 from lib_masactrl.errors import UnsupportedCombinationError
+from lib_masactrl.masks import ForegroundMasks
 from lib_masactrl.settings import MasaCtrlSettings
 
 if TYPE_CHECKING:
@@ -41,6 +43,9 @@ class BranchBatch:
         #: The pictures that the host encoded, and the real image of the batch that is sampled now.
         self.noted: list[Tensor] = []
         self.image: RealImage | None = None
+        #: The masks of the batch that is sampled now, and the pictures that show those of all batches (``show_masks``).
+        self.masks: ForegroundMasks | None = None
+        self.shown_masks: list[Image.Image] = []
         self._groups_per_batch = 1
         self._original: dict[str, Any] = {}
 

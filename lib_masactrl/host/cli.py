@@ -9,11 +9,14 @@ import secrets
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from lib_masactrl.errors import MasaCtrlError, SettingsError
 from lib_masactrl.settings import SETTINGS, MasaCtrlSettings
 from lib_masactrl.version import VERSION
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 # torch, ldm and diffusers take seconds to import: the functions below do so once the arguments have proved right.
 
@@ -82,6 +85,7 @@ def _add_common(parser: argparse.ArgumentParser, source_prompt_required: bool) -
     parser.add_argument("--prompt", required=True, help="target prompt: the new pose, view or action")
     _add_settings(parser, source_prompt_required)
     _add_sampling(parser)
+    parser.add_argument("--mask-image", type=Path, help="white where the source's foreground is, for --mask painted")
     _add_control_pictures(parser)
     parser.add_argument("--device", help="cpu, cuda or cuda:N; default: CUDA where there is one")
     parser.add_argument("--half", action="store_true", help="U-Net in float16 (CUDA only)")
@@ -173,12 +177,13 @@ def _generate(options: argparse.Namespace) -> None:
 
     plan = SamplingPlan(options.sampler, options.steps, options.cfg_scale, options.width, options.height)
     model = load_checkpoint(options.checkpoint, options.device, options.half)
+    painted = _painted(options, plan.width, plan.height)
     files = ControlFiles(options.control_image, options.adapter)
     units = files.read(model, settings, plan)
     for seed in seeds:
         batch = BranchPrompts.of_settings(settings, options.prompt, (seed,), options.negative_prompt)
         batch = dataclasses.replace(batch, features=features_of(units, batch.branches))
-        control = None if options.without_control else control_for(model, settings, plan.steps)
+        control = None if options.without_control else control_for(model, settings, plan.steps, batch, painted)
         decoded = model.decode(sample_latents(model, batch, plan, control, progress=True))
         run = Run(model, settings, batch, plan, control)
         _tell(run.write(decoded, options.output, f"seed-{seed}", {"Seed": seed, **files.entries()}))
@@ -203,12 +208,22 @@ def _edit(options: argparse.Namespace) -> None:
     plan = plan_for(model, unsized, picture, options.width, options.height)
     files = ControlFiles(options.control_image, options.adapter)
     batch = BranchPrompts.of_settings(settings, options.prompt, (0,), options.negative_prompt)
+    painted = _painted(options, plan.width, plan.height)
     units = files.read(model, settings, plan)
     batch = dataclasses.replace(batch, features=features_of(units, batch.branches))
-    control = None if options.without_control else control_for(model, settings, steps)
+    control = None if options.without_control else control_for(model, settings, steps, batch, painted)
     run = Run(model, settings, batch, plan, control)
     decoded, entries = edit_picture(run, picture, inversion)
     _tell(run.write(decoded, options.output, "edit", entries | files.entries()))
+
+
+def _painted(options: argparse.Namespace, width: int, height: int) -> Tensor | None:
+    """The brightness (height, width) in 0..1 of the picture given as mask, fitted as an edited picture is."""
+    if options.mask_image is None:
+        return None
+    from lib_masactrl.host.standalone.reading import fitted, read_picture, to_tensor
+
+    return to_tensor(fitted(read_picture(options.mask_image), width, height))[0].mean(dim=0)
 
 
 def _tell(paths: Iterable[Path]) -> None:

@@ -15,8 +15,10 @@ from lib_masactrl.errors import MasaCtrlError, SettingsError, UnsupportedCombina
 from lib_masactrl.host import infotext
 from lib_masactrl.host.batch import BranchBatch
 from lib_masactrl.host.controlnet import BranchGuidance
+from lib_masactrl.host.foreground import found
 from lib_masactrl.host.real_image import RealImage
 from lib_masactrl.host.refusals import replacing_attention, unet_of
+from lib_masactrl.host.words import RequestMasks
 from lib_masactrl.patching import attached
 from lib_masactrl.schedule import ControlWindow, default_start_layer
 
@@ -47,7 +49,10 @@ class ControlledSampling:
         self._batch = batch
         self._settings = batch.settings
         self._branches = batch.branches(p.iteration)
-        self._control = MutualSelfAttentionControl(ControlWindow(0, None, 0), METHODS[batch.settings.method])
+        self._request = RequestMasks(p, batch.settings, self._branches)
+        self._masks = batch.masks = self._request.masks
+        method = METHODS[batch.settings.method]
+        self._control = MutualSelfAttentionControl(ControlWindow(0, None, 0), method, self._masks)
         self._layout = BatchLayout(self._branches)
         self._units = BranchGuidance(p, batch.settings, self._branches, lambda: self._layout)
         self._steps_run: set[tuple[bool, int]] = set()
@@ -78,6 +83,7 @@ class ControlledSampling:
 
     def follow_model(self, params: Any) -> None:
         """``on_cfg_denoiser``: before each evaluation, and after a refiner may have swapped the model."""
+        self._request.begin_evaluation()
         try:
             unet = unet_of(self._p.sd_model)
             if unet is not self._attached_to:
@@ -97,6 +103,8 @@ class ControlledSampling:
         if self._image is not None and self._image.evaluations is not None:
             infotext.write_inversion(self._p, self._image.evaluations)
         infotext.write_result(self._p, len(self._steps_controlled), len(self._steps_run), self._layer_range())
+        if self._masks is not None:
+            infotext.write_foreground(self._p, found(self._masks, self._branches))
         if (
             self._image is not None
             and self._image.evaluations is None
@@ -126,8 +134,8 @@ class ControlledSampling:
         rows = x.shape[0]
         hires, step = bool(getattr(self._p, "is_hr_pass", False)), self._step()
         self._control.window = self._window(hires)
-        self._layout = BatchLayout.of_call(self._branches, rows)
-        self._control.begin_call(self._layout, step)
+        self._layout = BatchLayout.of_call(self._branches, rows, self._request.cond_pass(rows, kwargs))
+        self._control.begin_call(self._layout, step, (x.shape[2], x.shape[3]))
         self._steps_run.add((hires, step))
         if self._control.window.covers_step(step) and self._control.window.layer_count(self._layers):
             self._steps_controlled.add((hires, step))

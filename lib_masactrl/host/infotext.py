@@ -14,6 +14,7 @@ from lib_masactrl.version import VERSION
 
 _PREFIX = "MasaCtrl "
 _RESULT, _BRANCH, _VERSION = "MasaCtrl result", "MasaCtrl branch", "MasaCtrl version"
+_FOREGROUND = "MasaCtrl foreground"
 _INVERSION, _PSNR = "MasaCtrl inversion", "MasaCtrl PSNR"
 
 _ENABLED = SETTINGS[0]
@@ -47,6 +48,11 @@ def write(p: Any, batch: BranchBatch, per_image: bool) -> None:
 def write_result(p: Any, steps: int, steps_run: int, layers: tuple[int, int]) -> None:
     """Write what was really controlled: how many of the steps that ran, and (controlled, all) layers."""
     p.extra_generation_params[_RESULT] = f"{steps} of {steps_run} steps; {layers[0]} of {layers[1]} layers"
+
+
+def write_foreground(p: Any, said: str) -> None:
+    """Write how much of each branch of the batch was foreground."""
+    p.extra_generation_params[_FOREGROUND] = said
 
 
 def write_inversion(p: Any, evaluations: int) -> None:

@@ -172,6 +172,9 @@ def prepare(paths: HostPaths, data: Path, *, extension: str | None) -> None:
     _write_inpainting_checkpoint(paths.checkpoint, checkpoints / "inpainting.safetensors")
     if config.exists():
         (checkpoints / "inpainting.yaml").write_text(_inpainting_config(_absolute_tokenizer(config)), encoding="utf-8")
+    embeddings = data / "embeddings"
+    embeddings.mkdir()
+    _write_embedding(tensors, embeddings / "embedded.safetensors")
     loras = data / "models" / "Lora"
     loras.mkdir(parents=True)
     _write_lora(tensors, loras / "nudge.safetensors")
@@ -253,6 +256,13 @@ def _inpainting_config(config: str) -> str:
     config = config.replace("ddpm.LatentDiffusion", "ddpm.LatentInpaintDiffusion")
     config = config.replace("  params:\n", "  params:\n    finetune_keys: null\n", 1)
     return config.replace("in_channels: 4", "in_channels: 9", 1)
+
+
+def _write_embedding(shapes: dict[str, list[int]], file: Path) -> None:
+    """A textual inversion embedding of three vectors."""
+    width = next(shape for name, shape in shapes.items() if name.endswith("token_embedding.weight"))[1]
+    vectors = numpy.random.default_rng(1).normal(size=(3, width)).astype(numpy.float32)
+    write_tensors({"emb_params": vectors}, file)
 
 
 def _write_lora(shapes: dict[str, list[int]], file: Path) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from lib_masactrl.settings import SETTINGS, ChoiceSetting, FlagSetting, Setting, TextSetting
+from lib_masactrl.settings import SETTINGS, ChoiceSetting, FlagSetting, Setting, TextSetting, ThresholdSetting
 
 from .client import Client, HttpError, Pixels, controlled, encoded, request, same
 
@@ -57,10 +57,14 @@ def test_every_axis_makes_its_cells_over_the_api(client: Client, setting: Settin
         values = list(setting.choices[:2])
     elif isinstance(setting, FlagSetting):
         values = ["True", "False"]
+    elif isinstance(setting, ThresholdSetting):
+        values = "0.1,auto"
     elif isinstance(setting, TextSetting):
         values = '"a cat, sitting","a dog, running"'
     picture = encoded(client.txt2img(request(SOURCE)).images[0])
-    base = controlled(request(TARGET, init_images=[picture], denoising_strength=0.9), source_prompt=SOURCE)
+    base = controlled(
+        request(TARGET, init_images=[picture], denoising_strength=0.9), source_prompt=SOURCE, source_words="cat"
+    )
     assert len(plot(client, base, "img2img", X=(setting.label, values))) == 2
 
 

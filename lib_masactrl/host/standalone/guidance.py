@@ -34,6 +34,11 @@ class GuidedPrediction:
         """Rows of each U-Net call."""
         return len(self._context)
 
+    @property
+    def cond_pass(self) -> int:
+        """Which pass of each U-Net call has the prompts: the last, after uncond."""
+        return self._passes - 1
+
     def __call__(self, latents: Tensor, timestep: Tensor) -> Tensor:
         """What the U-Net predicts for ``latents`` (rows, channels, h, w), guided; same shape, float32."""
         with torch.autocast("cuda", torch.float16, enabled=self._model.half):

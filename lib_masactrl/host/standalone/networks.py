@@ -19,6 +19,7 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from lib_masactrl.errors import UnsupportedModelError
 from lib_masactrl.host.standalone.config import PUBLIC_TOKENIZER, ModelConfig
+from lib_masactrl.prompt_words import Token
 
 _quiet = contextlib.redirect_stdout(io.StringIO())  # ldm announces itself by print; stdout belongs to the results
 with _quiet:
@@ -54,6 +55,8 @@ class Autoencoder(nn.Module):
 class TextEncoder(nn.Module):
     """Prompts to the U-Net's context, as ``FrozenCLIPEmbedder`` does it: last layer, padded with the end token.
 
+    Also a :class:`~lib_masactrl.prompt_words.PromptTokenizer`.
+
     Args:
         folder: tokenizer files and ``config.json``.
 
@@ -83,6 +86,16 @@ class TextEncoder(nn.Module):
         )
         device = next(self.transformer.parameters()).device
         return cast(Tensor, self.transformer(input_ids=encoded["input_ids"].to(device)).last_hidden_state)
+
+    def tokens(self, text: str) -> list[Token]:
+        """The tokens of ``text`` that the model reads, with their positions in the context."""
+        ids = self.tokenizer(text, truncation=True, max_length=MAXIMUM_TOKENS)["input_ids"][1:-1]
+        pieces = self.tokenizer.convert_ids_to_tokens(ids)
+        return [Token(1 + i, number, piece.endswith("</w>")) for i, (number, piece) in enumerate(zip(ids, pieces))]
+
+    def spelt(self, ids: Sequence[int]) -> str:
+        """What tokens spell."""
+        return cast(str, self.tokenizer.decode(list(ids)))
 
     def _warn_of_cut(self, prompts: Sequence[str]) -> None:
         for prompt in dict.fromkeys(prompts):

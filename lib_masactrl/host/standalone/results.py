@@ -12,11 +12,13 @@ from torch import Tensor
 
 from lib_masactrl.branches import Branch
 from lib_masactrl.control import MutualSelfAttentionControl
+from lib_masactrl.host.foreground import found
 from lib_masactrl.host.infotext import of_branch
 from lib_masactrl.host.standalone.checkpoint import DiffusionModel
 from lib_masactrl.host.standalone.pictures import infotext, to_pictures, write_numbered
 from lib_masactrl.host.standalone.sampling import BranchPrompts, SamplingPlan
 from lib_masactrl.layers import self_attention_layers
+from lib_masactrl.masks import dimmed
 from lib_masactrl.settings import MasaCtrlSettings
 
 log = logging.getLogger(__name__)
@@ -49,6 +51,14 @@ class Run:
                 self.batch.prompts[row], self.batch.negative_prompt, {**self._entries(), **entries, **control}
             )
             yield write_numbered(folder, f"{name}-{label}", pictures[row], text)
+            shown = self._with_mask(decoded[row], self.batch.branches[row])
+            if shown is not None:
+                yield write_numbered(folder, f"{name}-mask-{label}", to_pictures(shown[None])[0], text)
+
+    def _with_mask(self, picture: Tensor, branch: Branch) -> Tensor | None:
+        masks = self.control.masks if self.control else None
+        mask = masks.of_result(branch) if masks and self.settings.show_masks else None
+        return None if mask is None else dimmed(picture, mask)
 
     def _rows_to_write(self) -> Iterator[tuple[int, str]]:
         for row, branch in enumerate(self.batch.branches):
@@ -73,7 +83,9 @@ class Run:
         # Of a real image's edit the settings are not enabled (see cli.py), but what was changed shall be said.
         said = not self.settings.enabled and not branch.is_source
         changes = self.settings.replace(more_targets="").changes() if said else {}
-        return {**of_branch(self.settings, branch), **changes, "MasaCtrl result": result}
+        masks = self.control.masks if self.control else None
+        foreground = {"MasaCtrl foreground": found(masks, self.batch.branches)} if masks else {}
+        return {**of_branch(self.settings, branch), **changes, "MasaCtrl result": result, **foreground}
 
     def _result(self) -> str | None:
         """What was really controlled, in the words of the WebUI's infotext; logged as well."""

@@ -15,12 +15,14 @@ from tqdm import tqdm
 from lib_masactrl.branches import BatchLayout, Branch, branches_in_batch
 from lib_masactrl.control import METHODS, MutualSelfAttentionControl
 from lib_masactrl.errors import SettingsError
+from lib_masactrl.host.foreground import branches_by_words, foreground_words, masks_for
 from lib_masactrl.host.standalone.adapter import features_added
 from lib_masactrl.host.standalone.checkpoint import DiffusionModel
 from lib_masactrl.host.standalone.guidance import GuidedPrediction
 from lib_masactrl.host.standalone.real_image import InvertedImage
 from lib_masactrl.host.standalone.samplers import SAMPLERS, noise_levels, scheduler_for
 from lib_masactrl.layers import self_attention_layers
+from lib_masactrl.masks import WordPositions
 from lib_masactrl.patching import attached
 from lib_masactrl.schedule import ControlWindow, default_start_layer
 from lib_masactrl.settings import MasaCtrlSettings
@@ -90,11 +92,21 @@ class BranchPrompts:
         return cls(branches, tuple(prompts), seeds, negative_prompt)
 
 
-def control_for(model: DiffusionModel, settings: MasaCtrlSettings, steps: int) -> MutualSelfAttentionControl:
+def control_for(
+    model: DiffusionModel,
+    settings: MasaCtrlSettings,
+    steps: int,
+    batch: BranchPrompts | None = None,
+    painted: Tensor | None = None,
+) -> MutualSelfAttentionControl:
     """The control that ``settings`` ask for on ``model`` in ``steps`` sampling steps.
 
+    Args:
+        batch: needed for masks.
+        painted: the source's foreground for ``mask: painted``, (height, width) in 0..1.
+
     Raises:
-        SettingsError: the window begins past the last step or the last layer.
+        SettingsError: the window begins past the last step or the last layer, or a mask cannot be made.
         UnsupportedModelError: the model has no U-Net self-attention.
     """
     layers = len(self_attention_layers(model.unet))
@@ -106,7 +118,19 @@ def control_for(model: DiffusionModel, settings: MasaCtrlSettings, steps: int) -
                 f"give 0 to {available} ({available} controls none)."
             )
     window = ControlWindow(settings.start_step, settings.end_step, start_layer)
-    return MutualSelfAttentionControl(window, METHODS[settings.method])
+    masks = None
+    if batch and settings.mask != "none":
+        masks = masks_for(settings, batch.branches, painted, _word_positions(model, settings, batch))
+    return MutualSelfAttentionControl(window, METHODS[settings.method], masks)
+
+
+def _word_positions(model: DiffusionModel, settings: MasaCtrlSettings, batch: BranchPrompts) -> WordPositions | None:
+    by_words = branches_by_words(settings, batch.branches)
+    if not by_words:
+        return None
+    prompts = {branch: (prompt,) for branch, prompt in zip(batch.branches, batch.prompts) if branch in by_words}
+    positions = foreground_words(settings).positions(prompts, model.text_encoder)
+    return lambda branch: positions[branch][0]
 
 
 @torch.no_grad()
@@ -150,7 +174,8 @@ def sample_latents(
             if image:
                 latents = image.rectified(latents, batch.branches, evaluation)
             if control:
-                control.begin_call(BatchLayout.of_call(batch.branches, predict.rows), step)
+                layout = BatchLayout.of_call(batch.branches, predict.rows, predict.cond_pass)
+                control.begin_call(layout, step, (latents.shape[2], latents.shape[3]))
             predicted = predict(scheduler.scale_model_input(latents, timestep), timestep)
             latents = scheduler.step(predicted, timestep, latents, **noise).prev_sample
     return image.rectified(latents, batch.branches, len(scheduler.timesteps)) if image else latents

@@ -330,7 +330,32 @@ class Compiled(sd_unet.SdUnet):
         return torch.zeros_like(x)
 
 
+def words(body: dict):
+    """Where MasaCtrl finds words in a prompt, and what the host's own token chunks have there, piece by piece."""
+    from lib_masactrl.host.words import HostTokenizer, texts_of
+    from lib_masactrl.prompt_words import phrases_in, positions_of, words_of
+
+    tokenizer = HostTokenizer(shared.sd_model)
+    engine = shared.sd_model.cond_stage_model
+    positions, spelt = [], []
+    for _, text in texts_of(body["prompt"], 8):
+        found = words_of(text, tokenizer)
+        places = [n for phrase in phrases_in(body["words"]) for n in positions_of(phrase, found, tokenizer)]
+        chunks, _ = engine.tokenize_line(text)
+        positions.append(places)
+        spelt.append([_piece(engine, chunks[n // 77], n % 77) for n in places])
+    return {"positions": positions, "spelt": spelt}
+
+
+def _piece(engine, chunk, place):
+    for fix in chunk.fixes:
+        if fix.offset + 1 <= place < fix.offset + 1 + fix.embedding.vectors:
+            return fix.embedding.name + "</w>" if place == fix.offset + fix.embedding.vectors else ""
+    return engine.tokenizer.convert_ids_to_tokens(chunk.tokens[place])
+
+
 def add_routes(_, app):
+    app.add_api_route("/fault/words", words, methods=["POST"])
     global host_api
     host_api = next(r.endpoint.__self__ for r in app.routes if getattr(r, "path", "") == "/sdapi/v1/txt2img")
     for route in (hooks, memory, axes, trace, rows, networks):
