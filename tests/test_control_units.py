@@ -11,7 +11,9 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from lib_masactrl.branches import BatchLayout, branches_in_batch
 from lib_masactrl.errors import SettingsError, UnsupportedCombinationError
+from lib_masactrl.settings import MasaCtrlSettings
 from tests.test_webui_lifecycle import NAMED, Script
 from tests.webui_standin import Request, installed
 
@@ -153,3 +155,51 @@ def test_units_are_silent_during_inversion_and_speak_again(host):
     assert (unit.guidance_stopped, unet.current_sampling_percent) == (False, 0.25)
     with silenced(Request(host)):
         pass
+
+
+class Linked:
+    """Forge's ``ControlBase``, linked to the U-Net for one pass."""
+
+    def __init__(self, hint: object) -> None:
+        self.cond_hint_original, self.advanced_frame_weighting = hint, None
+
+    def get_control(self) -> None: ...
+
+
+def compute_controlnet_weighting() -> None:
+    """Stands in the module of Forge's class, and is how a ControlNet that reads these weights is known."""
+
+
+def on_forge(host, settings, units, models):
+    """What two units of Forge's ControlNet are linked with before an evaluation of target, target and source."""
+    controlnet = importlib.import_module("lib_masactrl.host.controlnet")
+    of_unit = {i: SimpleNamespace(control_cond=object(), control_cond_for_hr_fix=None, model=m) for i, m in models}
+    nets = [Linked(each.control_cond) for each in of_unit.values()]
+    objects = SimpleNamespace(forge_objects=SimpleNamespace(unet=SimpleNamespace(list_controlnets=lambda: nets[::-1])))
+    script = SimpleNamespace(title=lambda: "ControlNet", args_from=0, args_to=9, current_params=of_unit)
+    runner = SimpleNamespace(alwayson_scripts=[script])
+    p = SimpleNamespace(scripts=runner, script_args=units, sd_model=objects, enable_hr=False)
+    branches = branches_in_batch(1, 2)
+    controlnet.BranchGuidance(p, settings, branches, lambda: BatchLayout(branches)).refresh()
+    return [net.advanced_frame_weighting for net in nets]
+
+
+def test_forge_gets_a_weight_per_image(host):
+    settings = MasaCtrlSettings(more_targets="a dog", control_guides="target 0.5 + source 2, both")
+    model = SimpleNamespace(model_patcher=Linked(None))
+    units = ({"module": "canny"}, {"module": "canny"})  # in Forge a unit is enabled unless it says otherwise
+    assert on_forge(host, settings, units, enumerate([model, model])) == [[0.5, 0.5, 2.0], None]
+
+
+def test_forge_refuses_what_has_no_weight_per_image(host):
+    ip_adapter = SimpleNamespace(model_patcher=None)
+    with pytest.raises(UnsupportedCombinationError, match="no weight per image"):
+        on_forge(host, MasaCtrlSettings(), ({"module": "CLIP-ViT-H (IPAdapter)"},), enumerate([ip_adapter]))
+
+
+def test_the_field_is_shown_beside_controlnet_alone(host):
+    hidden = importlib.import_module("lib_masactrl.host.controlnet").hidden_settings
+    assert hidden() == {"control_guides"}
+    script = type("Script", (), {"__module__": "controlnet.py"})
+    host.scripts.scripts_data = [SimpleNamespace(script_class=script)]
+    assert hidden() == set()

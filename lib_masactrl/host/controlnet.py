@@ -136,8 +136,13 @@ class BranchGuidance:
             if unit.is_as_it_came:
                 continue
             unit.check_module()
+            if not hasattr(getattr(params.model, "model_patcher", None), "get_control"):
+                raise unit.refusal(f"is of a kind ({type(params.model).__name__}) that has no weight per image")
             hints = (params.control_cond, params.control_cond_for_hr_fix)
-            for net in (net for net in linked if any(net.cond_hint_original is hint for hint in hints)):
+            nets = [net for net in linked if any(net.cond_hint_original is hint for hint in hints)]
+            if not nets and not getattr(self._p, "enable_hr", False):  # in hires fix a unit may sit out a pass
+                raise unit.refusal("is given its control picture by its preprocessor")
+            for net in nets:
                 _check_reads_frame_weights(unit, net)
                 # This WebUI itself gives image i of a batch picture i % pictures, which is its target's own.
                 net.advanced_frame_weighting = [unit.guidance.weight(branch.target) for branch in self._branches]
