@@ -46,7 +46,8 @@ def write_adapter(shapes: dict[str, list[int]], file: Path) -> None:
     Args:
         shapes: those of the checkpoint's tensors.
     """
-    widths = [shapes[f"{UNET}input_blocks.{block}.0.out_layers.3.weight"][0] for block in (2, 5, 8, 11)]
+    outputs = [f"{UNET}input_blocks.{block}.0.out_layers.3.weight" for block in (2, 5, 8, 11)]
+    widths = [shapes[name][0] for name in outputs if name in shapes]
     if widths != [widths[0] * factor for factor in (1, 2, 4, 4)]:
         return
     tensors: dict[str, numpy.ndarray] = {}

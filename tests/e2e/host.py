@@ -266,8 +266,10 @@ def _write_embedding(shapes: dict[str, list[int]], file: Path) -> None:
 
 
 def _write_lora(shapes: dict[str, list[int]], file: Path) -> None:
-    """A rank-2 LoRA, in kohya's names, on the query and value of the last self-attention layer."""
+    """A rank-2 LoRA, in kohya's names, on the last self-attention layer's query and value; none for SDXL."""
     prefix = "model.diffusion_model.output_blocks.11.1.transformer_blocks.0.attn1."
+    if f"{prefix}to_q.weight" not in shapes:  # SDXL has fewer blocks
+        return
     random = numpy.random.default_rng(0)
     tensors: dict[str, numpy.ndarray] = {}
     for part in ("to_q", "to_v"):
