@@ -336,7 +336,7 @@ def words(body: dict):
     from lib_masactrl.prompt_words import phrases_in, positions_of, words_of
 
     tokenizer = HostTokenizer(shared.sd_model)
-    engine = shared.sd_model.cond_stage_model
+    engine = tokenizer._engine
     positions, spelt = [], []
     for _, text in texts_of(body["prompt"], 8):
         found = words_of(text, tokenizer)
