@@ -92,18 +92,21 @@ class Watch:
 
     def count(self):
         def note(module, args):
-            if module is unet_of(shared.sd_model).middle_block:
+            if module is unet_of(shared.sd_model).middle_block[0]:
                 self.rows.append(len(args[0]))
 
         self.hook = register_module_forward_pre_hook(note)
 
     def raise_at(self, call):
-        """In the middle block of whichever model is the host's by then: a refiner may bring another."""
+        """In the middle of whichever model is the host's by then: a refiner may bring another.
+
+        In its first layer there, because reForge and Forge Classic call layers and never the block that holds them.
+        """
         calls = 0
 
         def fail(module, args):
             nonlocal calls
-            calls += module is unet_of(shared.sd_model).middle_block
+            calls += module is unet_of(shared.sd_model).middle_block[0]
             if calls == call:
                 self.clear()
                 raise Fault(f"asked for at U-Net call {call}")
