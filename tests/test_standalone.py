@@ -112,9 +112,9 @@ def test_every_sampler_counts_sampling_steps(model, sampler):
     announced = []
 
     class Listening(MutualSelfAttentionControl):
-        def begin_call(self, layout, step):
+        def begin_call(self, layout, step, latent):
             announced.append((layout.passes, layout.branches, step))
-            super().begin_call(layout, step)
+            super().begin_call(layout, step, latent)
 
     sampled(model, sampler, control=Listening(ControlWindow(2, 4, 0)))
     steps = [step for *_, step in announced]
