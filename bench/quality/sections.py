@@ -34,7 +34,7 @@ class Section:
         shown: the rows on the contact sheet; empty for no sheet.
         pairs: the pairs that all rows paint, from their number.
         table: the section's table in Markdown.
-        chart: a chart below it, `proving-ground-{name}-chart.png`; drawn when every row is there.
+        chart: a chart below it, `proving-ground-{name}-chart.png`.
     """
 
     name: str
@@ -76,7 +76,8 @@ UNEDITED = Row("real image, autoencoder's round trip", unedited)
 SYNTHESIS = Section(
     "synthesis",
     "Consistent synthesis",
-    "Source and target are both painted from captions, from the same noise.",
+    "Source and target are both painted from captions, from the same noise. An earlier run of six of these lines on "
+    "200 pairs is [kept](proving-ground-200-pairs.md).",
     (NO_CONTROL, *SDEDIT, mutual(25, 10), mutual(10, 10), mutual(4, 10), mutual(0, 0), UNION),
     (NO_CONTROL, *SDEDIT, mutual(25, 10), mutual(4, 10), mutual(0, 0), UNION),
 )
@@ -154,7 +155,9 @@ REAL = Section(
     "real",
     "Real images",
     "A held-out render stands for the photograph. Everything is measured against the photograph itself, so the "
-    "autoencoder's loss is in every figure; the last line shows that loss alone. Inversion is under the empty prompt.",
+    "autoencoder's loss is in every figure; the last line shows that loss alone. Inversion is under the empty prompt. "
+    "The source branch has guidance 1, at which this model's inversion comes back almost exactly (next table), so "
+    "rectifying it gains nothing here.",
     (*REAL_ROWS, UNEDITED),
     REAL_ROWS,
     pairs=lambda count: random_pairs(min(count, 100)),
