@@ -102,8 +102,9 @@ def introduction() -> list[str]:
         "*Layout right* is the share of targets in which a classifier finds species, pose and place of the caption; "
         "it finds them in 512 of 512 held-out renders. *PSNR outside* is that of target and source where neither "
         "caption puts a creature. Identity is measured where the captions put the creatures: a target that merely "
-        "repeats the source's picture, with the wrong layout, has a high distance. It compares colours and their shares "
-        "and cannot see a pattern's kind: on the contact sheets the colours come over, while stripes may become spots.",
+        "repeats the source's picture, with the wrong layout, has a high distance. It compares colours "
+        "and their shares and cannot see a pattern's kind: on the contact sheets the colours come over, while "
+        "stripes may become spots.",
     ]
 
 
