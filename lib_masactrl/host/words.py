@@ -42,7 +42,8 @@ class HostTokenizer:
         if self._engine is None:
             raise UnsupportedModelError(
                 f"MasaCtrl: {type(sd_model).__name__} does not tell which words its prompts consist of; "
-                "give mask 'painted' or 'none', or load a Stable Diffusion 1.x, 2.x or SDXL checkpoint."
+                "give mask 'painted' or 'none', or load a Stable Diffusion 1.x, 2.x or SDXL checkpoint (Forge loads it "
+                "with the first image)."
             )
 
     def tokens(self, text: str) -> list[Token]:

@@ -63,6 +63,7 @@ def test_there_are_forty_cases() -> None:
     assert len(CASES) >= 40
 
 
+@pytest.mark.usefixtures("layers")  # asks for an image, and only then does Forge load the checkpoint
 @pytest.mark.parametrize(("prompt", "words", "expected"), CASES, ids=range(len(CASES)))
 def test_words_are_found_as_the_host_reads_prompts(
     client: Client, prompt: str, words: str, expected: list[list[str]]
