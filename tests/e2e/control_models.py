@@ -84,9 +84,11 @@ def write_controlnet(checkpoint: Path, file: Path) -> None:
 
 
 def write_ip_adapter(shapes: dict[str, list[int]], file: Path, picture_width: int = 8) -> None:
-    """An IP-Adapter that takes a picture's embedding of ``picture_width`` numbers, with four tokens for it."""
+    """An IP-Adapter that takes a picture's embedding of ``picture_width`` numbers, four tokens for it; for SD 1."""
     inner = "1.transformer_blocks.0.attn2.to_k.weight"
     blocks = [*(f"input_blocks.{n}." for n in (1, 2, 4, 5, 7, 8)), *(f"output_blocks.{n}." for n in range(3, 12))]
+    if f"{UNET}{blocks[0]}{inner}" not in shapes:  # SDXL has other blocks
+        return
     sizes = [shapes[UNET + block + inner] for block in (*blocks, "middle_block.")]
     context, random = sizes[0][1], numpy.random.default_rng(0)
     tensors = {

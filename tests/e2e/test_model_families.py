@@ -99,6 +99,18 @@ def test_hires_fix(client: Client) -> None:
     assert [image.shape for image in client.txt2img(controlled(base)).images] == [(128, 128, 3)] * 2
 
 
+def test_masks_by_words(client: Client) -> None:
+    """Law 2, a target that its masks change, and a word found through this family's own tokenizer."""
+    found = client.post("/fault/words", {"prompt": "a red (cat:1.3) BREAK a cat", "words": "cat"})
+    assert found == {"positions": [[3, 79]], "spelt": [["cat</w>", "cat</w>"]]}
+    settings = {"mask": "words", "source_words": "cat", "mask_threshold": "auto", "start_step": 2}
+    base = request(TARGET, sampler_name="Euler")
+    plain = client.traced(fault({**base, "batch_size": 2}, prompts=[TARGET, SOURCE], seeds_of=[0, 0]))
+    unmasked, masked = client.traced(controlled(base)), client.traced(controlled(base, **settings))
+    assert same([x[1] for x in masked], [x[1] for x in plain])
+    assert largest_difference(masked[-1][0], unmasked[-1][0]) > 1e-3
+
+
 def test_and_prompts_are_refused(client: Client) -> None:
     with pytest.raises(HttpError, match="AND"):
         client.txt2img(controlled(request("a cat AND a dog")))

@@ -346,15 +346,18 @@ def words(body: dict):
         places = [n for phrase in phrases_in(body["words"]) for n in positions_of(phrase, found, tokenizer)]
         chunks, _ = engine.tokenize_line(text)
         positions.append(places)
-        spelt.append([_piece(engine, chunks[n // 77], n % 77) for n in places])
+        spelt.append([_piece(tokenizer._tokenizer(), chunks[n // 77], n % 77) for n in places])
     return {"positions": positions, "spelt": spelt}
 
 
-def _piece(engine, chunk, place):
+def _piece(vocabulary, chunk, place):
     for fix in chunk.fixes:
         if fix.offset + 1 <= place < fix.offset + 1 + fix.embedding.vectors:
             return fix.embedding.name + "</w>" if place == fix.offset + fix.embedding.vectors else ""
-    return engine.tokenizer.convert_ids_to_tokens(chunk.tokens[place])
+    number = chunk.tokens[place]
+    if hasattr(vocabulary, "convert_ids_to_tokens"):
+        return vocabulary.convert_ids_to_tokens(number)
+    return vocabulary.decoder[number]  # open_clip's
 
 
 def add_routes(_, app):
