@@ -118,7 +118,8 @@ PAST_THE_END = mutual(PLAN.steps, 0)
 GRID = Section(
     "grid",
     "Start step and start layer",
-    "The same on a grid of start step S and start layer L.",
+    "The same on a grid of start step S and start layer L. The start step decides here; the start layer changes "
+    "little, as most of this model's layers before 10 have one to sixteen tokens.",
     (NO_CONTROL, PAST_THE_END, *(mutual(step, layer) for step in GRID_STEPS for layer in GRID_LAYERS)),
     pairs=lambda count: random_pairs(min(count, 40)),
     chart=trend,
