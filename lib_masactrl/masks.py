@@ -10,9 +10,10 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
 from lib_masactrl.attention import Region, regions_of
@@ -121,7 +122,7 @@ class ForegroundMasks:
         if layout.cond_rows and not self.averaged:
             self._forget()
 
-    def capture(self, layer: int, module: nn.Module, hidden: Tensor, context: Tensor) -> None:
+    def capture(self, layer: int, module: Any, hidden: Tensor, context: Tensor) -> None:
         """Take the words' map from cross-attention layer ``layer``, if it is one of those to look at.
 
         Args:
@@ -137,9 +138,9 @@ class ForegroundMasks:
         if not rows or not self._is_wanted(hidden.shape[1]):
             return
         positions = tuple(() if b in self.given else self.words(b) for b in self._layout.branches)
-        queries, keys = module.to_q(hidden[rows]), module.to_k(context[rows])  # type: ignore[operator]
+        queries, keys = module.to_q(hidden[rows]), module.to_k(context[rows])
         count = self._evaluations.get(layer, 0)
-        latest = word_map(queries, keys, module.heads, positions)  # type: ignore[arg-type]  # nn.Module's attributes
+        latest = word_map(queries, keys, module.heads, positions)
         self._maps[layer] = latest if not count else self._maps[layer] + (latest - self._maps[layer]) / (count + 1)
         self._evaluations[layer] = count + 1
         self._cached.clear()

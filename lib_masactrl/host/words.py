@@ -38,7 +38,7 @@ class HostTokenizer:
             *getattr(reader, "embedders", ()),
             *(getattr(sd_model, f"text_processing_engine{part}", None) for part in ("", "_l", "_g")),
         ]
-        self._engine = next((engine for engine in engines if hasattr(engine, "tokenize_line")), None)
+        self._engine: Any = next((engine for engine in engines if hasattr(engine, "tokenize_line")), None)
         if self._engine is None:
             raise UnsupportedModelError(
                 f"MasaCtrl: {type(sd_model).__name__} does not tell which words its prompts consist of; "
@@ -47,7 +47,7 @@ class HostTokenizer:
             )
 
     def tokens(self, text: str) -> list[Token]:
-        chunks, _ = self._engine.tokenize_line(text)  # type: ignore[union-attr]
+        chunks, _ = self._engine.tokenize_line(text)
         return [token for number, chunk in enumerate(chunks) for token in self._of_chunk(number, chunk)]
 
     def spelt(self, ids: Sequence[int]) -> str:
@@ -66,7 +66,7 @@ class HostTokenizer:
                 found.append(Token(first + position + vector, 0, vector == vectors - 1, name))
             if not vectors:
                 number_of_token = int(chunk.tokens[position])
-                if number_of_token == self._engine.id_end:  # type: ignore[union-attr]
+                if number_of_token == self._engine.id_end:
                     break
                 found.append(Token(first + position, number_of_token, self._ends_word(number_of_token)))
             position += max(1, vectors)
