@@ -14,8 +14,7 @@ from lib_masactrl.errors import SettingsError
 from lib_masactrl.host import infotext, words
 from lib_masactrl.host.model import loaded_model
 from lib_masactrl.presets import PRESETS, Preset, start_layer
-from lib_masactrl.settings import (
-    SETTINGS,
+from lib_masactrl.setting_kinds import (
     ChoiceSetting,
     FlagSetting,
     GuidanceSetting,
@@ -24,6 +23,9 @@ from lib_masactrl.settings import (
     TextSetting,
     ThresholdSetting,
     WordsSetting,
+)
+from lib_masactrl.settings import (
+    SETTINGS,
 )
 
 #: In sight, in this order; everything else is under "Advanced".

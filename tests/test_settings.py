@@ -10,7 +10,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lib_masactrl.errors import SettingsError
-from lib_masactrl.settings import MAXIMUM_TEXT_LENGTH, SETTINGS, MasaCtrlSettings
+from lib_masactrl.setting_kinds import (
+    MAXIMUM_TEXT_LENGTH,
+)
+from lib_masactrl.settings import (
+    SETTINGS,
+    MasaCtrlSettings,
+)
 
 KEYS = [setting.key for setting in SETTINGS]
 

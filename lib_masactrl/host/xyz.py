@@ -10,7 +10,16 @@ from modules import scripts
 
 from lib_masactrl.host.a1111 import OVERRIDES
 from lib_masactrl.host.controlnet import hidden_settings
-from lib_masactrl.settings import SETTINGS, ChoiceSetting, CountSetting, FlagSetting, OptionalCountSetting, Setting
+from lib_masactrl.setting_kinds import (
+    ChoiceSetting,
+    CountSetting,
+    FlagSetting,
+    OptionalCountSetting,
+    Setting,
+)
+from lib_masactrl.settings import (
+    SETTINGS,
+)
 
 _PREFIX = "[MasaCtrl] "
 

@@ -12,16 +12,18 @@ import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
-from lib_masactrl.settings import (
-    SETTINGS,
+from lib_masactrl.setting_kinds import (
     ChoiceSetting,
     CountSetting,
     FlagSetting,
     GuidanceSetting,
-    MasaCtrlSettings,
     OptionalCountSetting,
     Setting,
     TextSetting,
+)
+from lib_masactrl.settings import (
+    SETTINGS,
+    MasaCtrlSettings,
 )
 
 from .client import Client

@@ -6,7 +6,16 @@ from typing import Any
 
 import pytest
 
-from lib_masactrl.settings import SETTINGS, ChoiceSetting, FlagSetting, Setting, TextSetting, ThresholdSetting
+from lib_masactrl.setting_kinds import (
+    ChoiceSetting,
+    FlagSetting,
+    Setting,
+    TextSetting,
+    ThresholdSetting,
+)
+from lib_masactrl.settings import (
+    SETTINGS,
+)
 
 from .client import Client, HttpError, Pixels, controlled, encoded, request, same
 
