@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import types
 
 import pytest
 import torch
@@ -45,7 +46,7 @@ def run(host: StandIn, args=NAMED, **given):
 def leftovers(host: StandIn, p: Request) -> list[object]:
     unet = host.shared.sd_model.model.diffusion_model
     hooked = [m for m in unet.modules() if "forward" in vars(m) or m._forward_pre_hooks]
-    own = [name for name in vars(p) if name.startswith("masactrl") or name in ("init", "sample")]
+    own = [name for name in vars(p) if name.startswith("masactrl") or name in ("init", "sample", "save_samples")]
     return [*hooked, *host.script_callbacks.registered, *own]
 
 
@@ -124,6 +125,50 @@ def test_hidden_sources_leave_images_lists_and_infotexts_together(host):
         * 2
     )
     assert processed.all_seeds == [info["seed"] for info in processed.infotexts] == [5, 5, 6, 6]
+
+
+def test_sources_are_saved_unless_the_settings_page_says_no(host):
+    given = {"batch_size": 2, "n_iter": 2, "seed": 5}
+    _, processed = run(host, **given)
+    assert [prompt for prompt, _ in host.saved] == processed.all_prompts
+    host.saved.clear()
+    host.shared.opts.masactrl_save_sources = False
+    p, kept = run(host, **given)
+    assert torch.equal(latents(kept), latents(processed))
+    assert host.saved == [("a cat running", "")] * 4
+    assert leftovers(host, p) == []
+
+
+def test_what_the_host_saves_while_it_samples_is_not_decided_by_an_earlier_batch(host):
+    """Pictures "before highres fix"; the last picture of the batch before was a source."""
+    host.shared.opts.masactrl_save_sources = False
+    p, answers = Request(host, n_iter=2), []
+    original = p.sample
+    p.sample = lambda: (answers.append(bool(p.save_samples())), original())[1]
+    host.process_images(p, host.script, NAMED)
+    assert answers == [True, True]
+
+
+def test_nothing_is_saved_of_a_request_that_saves_nothing(host):
+    host.shared.opts.masactrl_save_sources = False
+    p = Request(host)
+    p.save_samples = lambda: False
+    host.process_images(p, host.script, NAMED)
+    assert host.saved == []
+
+
+@pytest.mark.parametrize(("wanted", "saves", "files"), [(True, True, 2), (False, True, 0), (True, False, 0)])
+def test_masks_are_saved_if_the_settings_page_and_the_request_say_so(host, wanted, saves, files):
+    host.shared.opts.masactrl_save_masks = wanted
+    p = Request(host)
+    host.script.before_process(p, NAMED)
+    batch = getattr(p, host.script.a1111.BATCH)
+    batch.shown_masks += ["target", "source"]
+    p.save_samples = lambda: saves
+    processed = types.SimpleNamespace(images=[])
+    host.script.postprocess(p, processed)
+    assert processed.images == ["target", "source"]
+    assert host.saved == [("", "-masactrl-mask")] * files
 
 
 def test_styles_are_applied_to_every_branch(host):

@@ -30,6 +30,7 @@ class Request:
         self.script_args: tuple[Any, ...] = ()
         self.extra_generation_params: dict[str, Any] = {}
         self.do_not_save_grid = self.enable_hr = self.is_hr_pass = False
+        self.outpath_samples, self.batch_index = "outputs", 0
         self.sampler = types.SimpleNamespace(model_wrap_cfg=types.SimpleNamespace(steps=0, total_steps=0, step=0))
         vars(self).update(given)
 
@@ -50,6 +51,9 @@ class Request:
 
     def init(self, prompts: list[str], seeds: list[int], subseeds: list[int]) -> None:
         pass
+
+    def save_samples(self) -> bool:
+        return True
 
     def sample(self) -> torch.Tensor:
         """Latents after one pass of a toy sampler, or after two with `enable_hr`."""
@@ -77,7 +81,7 @@ class Request:
         return x
 
 
-MODULES = ("script_callbacks", "scripts", "shared", "sd_unet", "prompt_parser")
+MODULES = ("script_callbacks", "scripts", "shared", "sd_unet", "prompt_parser", "images")
 
 
 class StandIn:
@@ -86,19 +90,22 @@ class StandIn:
     def __init__(self) -> None:
         self.raise_at: int | None = None
         self.errors: list[Exception] = []
+        self.saved: list[tuple[str, str]] = []
         self.script_callbacks = _Callbacks("modules.script_callbacks")
         self.shared = types.ModuleType("modules.shared")
         self.scripts = types.ModuleType("modules.scripts")
         self.scripts.scripts_data = []  # type: ignore[attr-defined]
         self.sd_unet = types.ModuleType("modules.sd_unet")
         self.prompt_parser = types.ModuleType("modules.prompt_parser")
+        self.images = types.ModuleType("modules.images")
         self.use_model(small_unet(levels=2))
         vars(self.shared).update(
-            opts=types.SimpleNamespace(),
+            opts=types.SimpleNamespace(samples_format="png"),
             state=types.SimpleNamespace(interrupted=False, skipped=False),
             prompt_styles=types.SimpleNamespace(apply_styles_to_prompt=lambda text, styles: ", ".join([text, *styles])),
         )
         vars(self.sd_unet).update(current_unet=None)
+        vars(self.images).update(save_image=self.save_image)
         vars(self.prompt_parser).update(get_multicond_prompt_list=lambda p: ([t.split(" AND ") for t in p], [], {}))
 
     def use_model(self, unet: Any) -> None:
@@ -119,12 +126,19 @@ class StandIn:
             p.seeds, p.subseeds = p.all_seeds[part], p.all_subseeds[part]
             batch = types.SimpleNamespace(images=list(p.sample()))
             self._call(script.postprocess_batch_list, p, batch, *args, batch_number=p.iteration)
+            saves = p.save_samples()  # once, and tested for each image
+            for p.batch_index in range(len(batch.images)):
+                if saves:
+                    self.save_image(None, p.outpath_samples, "", p.seeds[0], p.prompts[p.batch_index], "png", p=p)
             images += batch.images
             infotexts += [create_infotext(p, index) for index in range(len(batch.images))]
         lists = ("all_prompts", "all_negative_prompts", "all_seeds", "all_subseeds")
         processed = types.SimpleNamespace(images=images, infotexts=infotexts, **{n: getattr(p, n) for n in lists})
         self._call(script.postprocess, p, processed, *args)
         return processed
+
+    def save_image(self, image: Any, path: str, _: str, seed: int, prompt: str, *__: Any, suffix: str = "", **___: Any):
+        self.saved.append((prompt, suffix))
 
     def _call(self, callback: Callable[..., None], *args: Any, **kwargs: Any) -> None:
         try:
@@ -155,11 +169,11 @@ def installed() -> Iterator[StandIn]:
     host = StandIn()
     package = types.ModuleType("modules")
     parts = {name: getattr(host, name) for name in MODULES}
-    untouched = ("extra_networks", "images", "paths", "sd_models", "sd_samplers_common")
+    untouched = ("extra_networks", "paths", "sd_models", "sd_samplers_common")
     parts |= {name: types.ModuleType(f"modules.{name}") for name in untouched}
     fakes = {"modules": package, **{f"modules.{name}": part for name, part in parts.items()}}
     vars(package).update(parts)
-    names = ("a1111", "controlled", "controlnet", "denoising", "real_image", "refusals", "words")
+    names = ("a1111", "controlled", "controlnet", "denoising", "real_image", "refusals", "saving", "words")
     over_it = tuple(f"lib_masactrl.host.{name}" for name in names)
     before = {name: sys.modules.get(name) for name in (*fakes, *over_it)}
     for name in over_it:

@@ -23,7 +23,8 @@ from lib_masactrl.host.refusals import (
     check_real_image,
     check_reference_units,
 )
-from lib_masactrl.host.words import check_masks, save_masks, with_masks
+from lib_masactrl.host.saving import save_masks, without_sources
+from lib_masactrl.host.words import check_masks, with_masks
 from lib_masactrl.settings import MasaCtrlSettings
 
 #: Where a request object carries its branches, and named values that X/Y/Z axes set on it.
@@ -83,7 +84,8 @@ def prepare(p: Any) -> None:
 
 
 def drop_sources(p: Any, results: Any, iteration: int) -> None:
-    """``postprocess_batch_list``: say how well real images were kept; take sources out, as ``show_source`` asks.
+    """``postprocess_batch_list``: say how well real images were kept; take sources out, as ``show_source`` asks, or
+    keep them from being saved, as the settings page does.
 
     The host obliges whoever changes the number of images to shorten the request's lists as well
     (A1111 ``scripts.py``, ``postprocess_batch_list``).
@@ -96,6 +98,9 @@ def drop_sources(p: Any, results: Any, iteration: int) -> None:
     if batch.masks is not None and batch.settings.show_masks:
         batch.shown_masks += with_masks(batch.masks, batch.branches(iteration), results.images)
     if batch.settings.show_source:
+        saved = without_sources(p, batch.branches(iteration))
+        if saved is not None:
+            _wrap(p, "save_samples", saved)
         return
     kept = len(results.images) - batch.sources(iteration)
     for values in (results.images, p.prompts, p.negative_prompts, p.seeds, p.subseeds):
@@ -111,11 +116,9 @@ def finish(p: Any, processed: Any) -> None:
         for name in ("all_prompts", "all_negative_prompts", "all_seeds", "all_subseeds"):
             values = getattr(processed, name)
             setattr(processed, name, [value for value, kept in zip(values, batch.is_target()) if kept])
-    if batch.shown_masks:
-        processed.images += batch.shown_masks
-        if getattr(shared.opts, "save_mask", False):  # the host's own question for masks
-            save_masks(p, batch.shown_masks)
+    processed.images += batch.shown_masks
     end(p)
+    save_masks(p, batch.shown_masks)
 
 
 def end(p: Any) -> None:
@@ -123,7 +126,7 @@ def end(p: Any) -> None:
     batch = p.__dict__.pop(BATCH, None)
     if batch is not None:
         batch.restore(p)
-    for name in ("init", "sample"):
+    for name in ("init", "sample", "save_samples"):
         _unwrap(p, name)
 
 
@@ -166,6 +169,7 @@ def _wrap_sample(p: Any, batch: BranchBatch) -> None:
     def sample(*args: Any, **kwargs: Any) -> Any:
         if getattr(p, BATCH, None) is not batch:  # an extension that wrapped this wrapper kept it for a later request
             return original(*args, **kwargs)
+        _unwrap(p, "save_samples")  # the last batch's
         try:
             check_network(p)
             with controlled(p, batch):

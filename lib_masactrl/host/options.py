@@ -8,6 +8,7 @@ import gradio as gr
 from modules import shared
 
 from lib_masactrl.host.real_image import CACHE_MIB, CACHE_ON_DISK, DEFAULT_CACHE_MIB
+from lib_masactrl.host.saving import SAVE_MASKS, SAVE_SOURCES
 
 _SECTION = ("masactrl", "MasaCtrl")
 
@@ -16,10 +17,12 @@ def add_page() -> None:
     """``on_ui_settings``. Defaults of the accordion are the host's business: it keeps those of every component."""
     explanation = shared.OptionHTML(
         "Defaults of the accordion are set like those of the tabs: change them there, then press Apply in Settings, "
-        "Defaults. Sources are saved like every other picture, unless Show source is off."
+        "Defaults."
     )
     explanation.section = _SECTION
     shared.opts.add_option("masactrl_explanation", explanation)
+    _add(SAVE_SOURCES, True, "Save sources", "else those that are shown are no files; Show source shows them")
+    _add(SAVE_MASKS, False, "Save masks", "the pictures that Show masks adds")
     _add(
         CACHE_MIB,
         DEFAULT_CACHE_MIB,

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from modules import extra_networks, images, prompt_parser, sd_models, shared
+from modules import extra_networks, prompt_parser, sd_models, shared
 from PIL import Image
 
 from lib_masactrl.branches import Branch
@@ -141,13 +141,6 @@ def with_masks(
     shown = ((masks.of_result(branch), picture.float().cpu()) for branch, picture in zip(branches, decoded))
     values = [(dimmed(picture, mask) * 255).round().clamp(0, 255) for mask, picture in shown if mask is not None]
     return [Image.fromarray(value.permute(1, 2, 0).to(torch.uint8).numpy()) for value in values]
-
-
-def save_masks(p: Any, shown: Sequence[Image.Image]) -> None:
-    """Save the pictures of :func:`with_masks` where the request's own go."""
-    for picture in shown:
-        arguments = (p.outpath_samples, "", p.seed, "", shared.opts.samples_format)
-        images.save_image(picture, *arguments, p=p, suffix="-masactrl-mask")
 
 
 def matches(mask: str, source_words: str, target_words: str, source_prompt: str, prompt: str = "") -> str:

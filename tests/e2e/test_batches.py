@@ -117,6 +117,29 @@ def test_saved_files_are_the_results(client: Client, data: Path) -> None:
     assert {text[1].decode() for text in texts if text} == {TARGET, SOURCE}
 
 
+@pytest.mark.parametrize(("sources", "masks"), [(True, False), (False, False), (False, True)])
+def test_the_settings_page_says_what_is_saved(client: Client, data: Path, sources: bool, masks: bool) -> None:
+    """Whatever is saved, the results are the same: two targets, two sources, a mask for each."""
+    base = request(TARGET, save_images=True, batch_size=2, n_iter=2, seed=400 + 2 * sources + masks)
+    base["override_settings"] = {"return_grid": False, "grid_save": False}
+    asked = controlled(base, mask="words", source_words="cat", show_masks=True)
+    before = _saved(data)
+    client.post("/sdapi/v1/options", {"masactrl_save_sources": sources, "masactrl_save_masks": masks})
+    try:
+        result = client.txt2img(asked)
+    finally:
+        client.post("/sdapi/v1/options", {"masactrl_save_sources": True, "masactrl_save_masks": False})
+    assert len(result.images) == 16 and len(result.infotexts) == 8
+    files = _saved(data) - before
+    overlays = {file for file in files if "masactrl-mask" in file.name}
+    texts = [re.search(rb"parameters\x00([^\n]*)", file.read_bytes()) for file in files - overlays]
+    assert sorted(text[1].decode() for text in texts if text) == [SOURCE] * 4 * sources + [TARGET] * 4
+    assert len(overlays) == 8 * masks
+    before |= files
+    client.txt2img({**asked, "save_images": False})
+    assert _saved(data) == before
+
+
 def test_request_keeps_its_own_batch_size(client: Client) -> None:
     """What the host reports to the caller as the request's parameters is what the caller asked for."""
     answer = client.post("/sdapi/v1/txt2img", controlled(request(batch_size=2)))
