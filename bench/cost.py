@@ -18,6 +18,7 @@ from contextlib import nullcontext
 import torch
 from ldm.modules.diffusionmodules.openaimodel import UNetModel
 
+from bench.training.unet import UNET_CONFIG
 from lib_masactrl.branches import BatchLayout, branches_in_batch
 from lib_masactrl.control import METHODS, MutualSelfAttentionControl
 from lib_masactrl.masks import ForegroundMasks
@@ -62,21 +63,14 @@ def _options() -> argparse.ArgumentParser:
 def _unet(options: argparse.Namespace) -> UNetModel:
     torch.manual_seed(0)
     wide = options.channels == 320
-    unet = UNetModel(
-        image_size=options.latent,
-        in_channels=4,
-        out_channels=4,
-        model_channels=options.channels,
-        attention_resolutions=[4, 2, 1],
-        num_res_blocks=2,
-        channel_mult=(1, 2, 4, 4) if wide else (1, 1, 1, 1),
-        num_heads=8,
-        use_spatial_transformer=True,
-        transformer_depth=1,
-        context_dim=768,
-        use_checkpoint=False,
-        legacy=False,
-    ).eval()
+    shape = {
+        "image_size": options.latent,
+        "model_channels": options.channels,
+        "channel_mult": (1, 2, 4, 4) if wide else (1, 1, 1, 1),
+        "num_heads": 8,
+        "context_dim": 768,
+    }
+    unet = UNetModel(**{**UNET_CONFIG, **shape}).eval()
     return unet.to(options.device, torch.float16 if options.device == "cuda" else torch.float32)
 
 

@@ -14,38 +14,15 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel
 
+from bench.training.unet import UNET_CONFIG
+from bench.training.vae import DDCONFIG as CREATURES_DDCONFIG
 from lib_masactrl.host.standalone.networks import Autoencoder, UNetModel
 
 WIDTH = 32
 LINEAR_START, LINEAR_END = 0.00085, 0.012
 
-UNET: dict[str, Any] = {
-    "image_size": 8,
-    "in_channels": 4,
-    "out_channels": 4,
-    "model_channels": 32,
-    "attention_resolutions": [4, 2, 1],
-    "num_res_blocks": 2,
-    "channel_mult": [1, 1, 1, 1],
-    "num_heads": 4,
-    "use_spatial_transformer": True,
-    "transformer_depth": 1,
-    "context_dim": WIDTH,
-    "use_checkpoint": True,
-    "legacy": False,
-}
-DDCONFIG: dict[str, Any] = {
-    "double_z": True,
-    "z_channels": 4,
-    "resolution": 64,
-    "in_channels": 3,
-    "out_ch": 3,
-    "ch": 32,
-    "ch_mult": [1, 1, 1, 1],
-    "num_res_blocks": 1,
-    "attn_resolutions": [],
-    "dropout": 0.0,
-}
+UNET: dict[str, Any] = {**UNET_CONFIG, "model_channels": 32, "context_dim": WIDTH, "use_checkpoint": True}
+DDCONFIG: dict[str, Any] = {**CREATURES_DDCONFIG, "ch": 32, "num_res_blocks": 1}
 
 
 def write_checkpoint(folder: Path, name: str = "small", **parameters: Any) -> Path:

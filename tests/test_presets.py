@@ -26,21 +26,9 @@ def test_paper_is_the_default():
 def test_the_decoder_begins_where_the_presets_say():
     """Of the U-Net of SD 1: the strong preset's layer is the first of `output_blocks`."""
     ldm = pytest.importorskip("ldm.modules.diffusionmodules.openaimodel")
-    unet = ldm.UNetModel(
-        image_size=8,
-        in_channels=4,
-        out_channels=4,
-        model_channels=32,
-        attention_resolutions=[4, 2, 1],
-        num_res_blocks=2,
-        channel_mult=[1, 2, 4, 4],
-        num_heads=8,
-        use_spatial_transformer=True,
-        transformer_depth=1,
-        context_dim=16,
-        use_checkpoint=False,
-        legacy=False,
-    )
+    from tests.small_models import UNET
+
+    unet = ldm.UNetModel(**{**UNET, "channel_mult": [1, 2, 4, 4]})
     names = [layer.name for layer in self_attention_layers(unet)]
     decoder = [index for index, name in enumerate(names) if name.startswith("output_blocks.")]
     last_level = [index for index in decoder if int(names[index].split(".")[1]) >= 9]
