@@ -20,9 +20,7 @@ from lib_masactrl.attention import Region, regions_of
 from lib_masactrl.branches import BatchLayout, Branch
 from lib_masactrl.errors import BatchLayoutError
 from lib_masactrl.layers import token_grid
-from lib_masactrl.setting_kinds import (
-    AUTOMATIC,
-)
+from lib_masactrl.setting_kinds import AUTOMATIC
 
 #: The positions of a branch's foreground words in the context that the U-Net call now running has for it.
 WordPositions = Callable[[Branch], tuple[int, ...]]

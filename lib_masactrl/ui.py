@@ -24,9 +24,7 @@ from lib_masactrl.setting_kinds import (
     ThresholdSetting,
     WordsSetting,
 )
-from lib_masactrl.settings import (
-    SETTINGS,
-)
+from lib_masactrl.settings import SETTINGS
 
 #: In sight, in this order; everything else is under "Advanced".
 _FIRST = ("source", "source_prompt", "method", "mask", "source_words", "target_words")

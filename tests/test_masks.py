@@ -21,9 +21,7 @@ from lib_masactrl.masks import (
 )
 from lib_masactrl.patching import attached
 from lib_masactrl.schedule import ControlWindow
-from lib_masactrl.setting_kinds import (
-    AUTOMATIC,
-)
+from lib_masactrl.setting_kinds import AUTOMATIC
 from tests import paper
 from tests.unets import CONTEXT, inputs, plain, small_unet
 

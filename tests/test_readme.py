@@ -11,12 +11,8 @@ import pytest
 
 import run
 from lib_masactrl.host import cli
-from lib_masactrl.setting_kinds import (
-    Setting,
-)
-from lib_masactrl.settings import (
-    SETTINGS,
-)
+from lib_masactrl.setting_kinds import Setting
+from lib_masactrl.settings import SETTINGS
 
 ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"

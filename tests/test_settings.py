@@ -10,9 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lib_masactrl.errors import SettingsError
-from lib_masactrl.setting_kinds import (
-    MAXIMUM_TEXT_LENGTH,
-)
+from lib_masactrl.setting_kinds import MAXIMUM_TEXT_LENGTH
 from lib_masactrl.settings import (
     SETTINGS,
     MasaCtrlSettings,

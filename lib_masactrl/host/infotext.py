@@ -9,9 +9,7 @@ from typing import Any
 
 from lib_masactrl.branches import Branch
 from lib_masactrl.host.batch import BranchBatch
-from lib_masactrl.setting_kinds import (
-    Setting,
-)
+from lib_masactrl.setting_kinds import Setting
 from lib_masactrl.settings import (
     SETTINGS,
     MasaCtrlSettings,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import itertools
+import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -12,12 +13,14 @@ from modules import extra_networks, prompt_parser, sd_models, shared
 from PIL import Image
 
 from lib_masactrl.branches import Branch
-from lib_masactrl.errors import UnsupportedCombinationError, UnsupportedModelError
+from lib_masactrl.errors import MasaCtrlError, UnsupportedCombinationError, UnsupportedModelError
 from lib_masactrl.host.batch import BranchBatch
 from lib_masactrl.host.foreground import branches_by_words, foreground_words, masks_for
 from lib_masactrl.masks import ForegroundMasks, dimmed
 from lib_masactrl.prompt_words import Token, phrases_in, positions_of, words_of
 from lib_masactrl.settings import MasaCtrlSettings
+
+log = logging.getLogger(__name__)
 
 _END_OF_WORD = "</w>"
 
@@ -154,8 +157,11 @@ def matches(mask: str, source_words: str, target_words: str, source_prompt: str,
         return _marked("Source", source_prompt, source_words or target_words, tokenizer) + _marked(
             "Target", prompt, target_words or source_words, tokenizer
         )
-    except Exception as error:  # a half-typed prompt can be anything, and a preview must not disturb the typing
+    except MasaCtrlError as error:
         return html.escape(str(error))
+    except Exception:  # a half-typed prompt can be anything, and a preview must not disturb the typing
+        log.debug("MasaCtrl cannot look up the words of a prompt.", exc_info=True)
+        return "The words cannot be looked up in these prompts."
 
 
 def _marked(branch: str, prompt: str, phrases: str, tokenizer: HostTokenizer) -> str:

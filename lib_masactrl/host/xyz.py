@@ -17,9 +17,7 @@ from lib_masactrl.setting_kinds import (
     OptionalCountSetting,
     Setting,
 )
-from lib_masactrl.settings import (
-    SETTINGS,
-)
+from lib_masactrl.settings import SETTINGS
 
 _PREFIX = "[MasaCtrl] "
 

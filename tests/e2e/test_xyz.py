@@ -13,9 +13,7 @@ from lib_masactrl.setting_kinds import (
     TextSetting,
     ThresholdSetting,
 )
-from lib_masactrl.settings import (
-    SETTINGS,
-)
+from lib_masactrl.settings import SETTINGS
 
 from .client import Client, HttpError, Pixels, controlled, encoded, request, same
 
