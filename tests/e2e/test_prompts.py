@@ -123,18 +123,23 @@ def restored_optimisation(client: Client) -> Iterator[None]:
 def test_optimisations_agree(client: Client) -> None:
     """Law 6: under control they differ by no more than they do on plain images."""
     base = request(TARGET, **ROUNDING)
-    plain, mutual, union = [], [], []
+    plain, mutual, union, masked = [], [], [], []
     for name in OPTIMISATIONS:
         client.post("/sdapi/v1/options", {"cross_attention_optimization": name})
         plain.append(client.traced(fault({**base, "batch_size": 2}, prompts=[TARGET, SOURCE], seeds_of=[0, 0])))
         mutual.append(client.traced(controlled(base, start_step=0)))
         union.append(client.traced(controlled(base, start_step=0, method="union")))
-        assert same([x[1] for x in mutual[-1]], [x[1] for x in plain[-1]]), name
+        masks = {"mask": "words", "source_words": "cat", "mask_threshold": 0.5}
+        masked.append(client.traced(controlled(base, start_step=0, **masks)))
+        for one in (mutual, masked):
+            assert same([x[1] for x in one[-1]], [x[1] for x in plain[-1]]), name
     tolerance = max(1e-4, 2 * _spread(plain))
     assert largest_difference(mutual[0][-1][0], plain[0][-1][0]) > 10 * tolerance
     assert largest_difference(union[0][-1][0], plain[0][-1][0]) > 10 * tolerance
+    assert largest_difference(masked[0][-1][0], mutual[0][-1][0]) > 10 * tolerance
     assert _spread(mutual) < tolerance
     assert _spread(union) < tolerance
+    assert _spread(masked) < tolerance
 
 
 @pytest.mark.parametrize("where", ["source", "target", "both"])
