@@ -58,13 +58,15 @@ class ControlledSampling:
         self._steps_run: set[tuple[bool, int]] = set()
         self._steps_controlled: set[tuple[bool, int]] = set()
         self._failure: MasaCtrlError | None = None
+        self._attached_to: nn.Module | None = None
         self._layers = 0
+        self._models = ExitStack()
         self._image: RealImage | None = None
         self._inverting = False
 
     def attach(self, stack: ExitStack) -> None:
-        self._models = ExitStack()
-        stack.callback(lambda: self._models.close())
+        """Attach to the request's model and ControlNet units until ``stack`` is closed."""
+        stack.callback(self._models.close)
         self._attach_to(unet_of(self._p.sd_model))
         self._units.attach(stack)
 
