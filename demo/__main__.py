@@ -10,6 +10,7 @@ from pathlib import Path
 from PIL import Image
 
 from demo.editing import edit_sheet
+from demo.masking import mask_sheet
 from demo.sheet import Column, Row, draw_sheet
 from lib_masactrl.errors import MasaCtrlError, SettingsError
 from lib_masactrl.host.standalone.checkpoint import DiffusionModel, load_checkpoint
@@ -35,6 +36,13 @@ Each row is a picture that the model has never seen, drawn by the world's own re
   3  the target caption from the inverted noise, without control
   4  the target caption with mutual self-attention: the new pose, in the picture's colours and pattern\
 """
+WHAT_MASKS_SHOW = """\
+Each row is one seed. With masks a target's foreground sees the source's foreground, its background the background.
+  1, 2  the source, and the foreground that is given: the creature's true silhouette on the 8x8 cells of the latent
+  3     the target without masks
+  4, 5  the target under the given masks, and its foreground
+  6     what the creature's word finds by itself: on latents as small as these, hardly the creature\
+"""
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -42,12 +50,13 @@ def main(arguments: list[str] | None = None) -> int:
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     options = _parser().parse_args(arguments)
     try:
-        path, edit = make_demo(options)
+        path, edit, masks = make_demo(options)
     except MasaCtrlError as error:
         sys.stderr.write(f"{error}\n")
         return 2
     sys.stdout.write(f"\nThe picture is {path}\n{WHAT_TO_LOOK_AT}\n")
     sys.stdout.write(f"\nReal pictures edited: {edit}\n{WHAT_AN_EDIT_SHOWS}\n")
+    sys.stdout.write(f"\nForeground and background apart: {masks}\n{WHAT_MASKS_SHOW}\n")
     return 0
 
 
@@ -69,8 +78,8 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def make_demo(options: argparse.Namespace) -> tuple[Path, Path]:
-    """Sample the pictures, write the two sheets, of prompts and of edits, and return their paths.
+def make_demo(options: argparse.Namespace) -> tuple[Path, Path, Path]:
+    """Sample the pictures, write the three sheets, of prompts, of edits and of masks, and return their paths.
 
     Raises:
         MasaCtrlError: an option is not allowed, or the checkpoint cannot be loaded.
@@ -96,7 +105,8 @@ def make_demo(options: argparse.Namespace) -> tuple[Path, Path]:
     ]
     path = _write(draw_sheet(rows, columns), options.output)
     edit = _write(edit_sheet(model, settings, plan, options.rows), path.with_stem(f"{path.stem}-edit"))
-    return path, edit
+    masks = _write(mask_sheet(model, settings, plan, seeds), path.with_stem(f"{path.stem}-masks"))
+    return path, edit, masks
 
 
 def _sample(model: DiffusionModel, settings: MasaCtrlSettings, plan: SamplingPlan, batch: BranchPrompts) -> list[Row]:

@@ -48,6 +48,10 @@ def test_the_demo_writes_its_sheet_and_says_what_to_look_at(checkpoint, tmp_path
     assert str(edit) in out
     with Image.open(edit) as sheet:
         assert sheet.size == (MARGIN + 4 * (CELL + GAP), HEADER + 2 * (CELL + GAP))
+    masks = tmp_path / "made" / "demo-masks.png"
+    assert str(masks) in out
+    with Image.open(masks) as sheet:
+        assert sheet.size == (MARGIN + 6 * (CELL + GAP), HEADER + 2 * (CELL + GAP))
 
 
 def test_a_mistake_is_told_in_one_line(checkpoint, capsys):
