@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from lib_masactrl.host.infotext import escaped, unescaped
+from lib_masactrl.branches import Branch
+from lib_masactrl.errors import SettingsError
+from lib_masactrl.host.infotext import escaped, of_branch, read, sets, unescaped
+from lib_masactrl.settings import SETTINGS, MasaCtrlSettings
+from tests.setting_values import accordions
 
 KEY = "MasaCtrl source prompt"
 
@@ -33,3 +37,36 @@ def test_nothing_is_lost(text):
 @pytest.mark.parametrize("text", ['["', '["a', '["a"] and more'])
 def test_a_text_of_an_earlier_version_is_no_list(text):
     assert unescaped(text) == text
+
+
+@given(accordions, st.booleans())
+@settings(max_examples=500, deadline=None)
+def test_every_setting_of_a_target_is_read_back(named, image_given):
+    try:
+        written = MasaCtrlSettings.from_mapping(named).with_source_settled(image_given)
+    except SettingsError:
+        assume(False)
+    entries = of_branch(written, Branch(0, 0))
+    assert all(sets(setting, entries) for setting in SETTINGS)
+    assert MasaCtrlSettings.from_mapping({s.key: read(s, entries) for s in SETTINGS}) == written
+
+
+@given(accordions)
+def test_a_source_switches_control_off_and_leaves_the_rest(named):
+    entries = of_branch(MasaCtrlSettings.from_mapping({**named, "source": "image"}), Branch(0, None))
+    assert [setting.key for setting in SETTINGS if sets(setting, entries)] == ["enabled"]
+    assert read(SETTINGS[0], entries) is False
+
+
+def test_an_infotext_of_the_first_version_has_a_prompt_as_its_source():
+    entries = {"MasaCtrl enabled": "True", "MasaCtrl source prompt": "a cat", "MasaCtrl version": "0.1.0"}
+    found = {setting.key: read(setting, entries) for setting in SETTINGS}
+    defaults = {setting.key: setting.default for setting in SETTINGS}
+    assert found == {**defaults, "enabled": True, "source": "prompt", "source_prompt": "a cat"}
+
+
+@pytest.mark.parametrize(("key", "value"), [("method", "telepathy"), ("start_step", "soon"), ("mask", "scribbled")])
+def test_a_value_of_a_later_version_is_not_guessed(key, value):
+    setting = next(s for s in SETTINGS if s.key == key)
+    with pytest.raises(SettingsError, match=key):
+        read(setting, {setting.infotext_key: value})

@@ -89,13 +89,14 @@ def sets(setting: Setting, entries: Mapping[str, Any]) -> bool:
 
 
 def read(setting: Setting, entries: Mapping[str, Any]) -> Any:
-    """The value of a setting in an infotext; only what differs from its default was written.
+    """The value of a setting in an infotext that decides it; only what differs from its default was written.
 
     Raises:
         SettingsError: a value that this version does not know.
     """
     if setting.infotext_key not in entries:
-        return setting.default
+        # Version 0.1.0 knew no other source, so it named none; later ones always do.
+        return "prompt" if setting.key == "source" else setting.default
     return setting.parse(unescaped(entries[setting.infotext_key]))
 
 

@@ -12,51 +12,18 @@ import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
-from lib_masactrl.setting_kinds import (
-    ChoiceSetting,
-    CountSetting,
-    FlagSetting,
-    GuidanceSetting,
-    OptionalCountSetting,
-    Setting,
-    TextSetting,
-)
 from lib_masactrl.settings import (
     SETTINGS,
     MasaCtrlSettings,
 )
+from tests.setting_values import accordions_and_prompts, held
 
 from .client import Client
 
 OFTEN = settings(max_examples=500, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
 
-#: Pieces that mean something to an infotext, beside any letter there is.
-PIECES = [
-    *('"', "\\", "\\n", ",", ":", "\n", "\r\n", "\t", " ", "　", "'", "<lora:nudge:0.5>", "[", "]", '["', "(a:1.2)"),
-    *("Negative prompt: blurry", "Steps: 20, Sampler: Euler, CFG scale: 7", "MasaCtrl enabled: True", "512x512"),
-    *("MasaCtrl source prompt", "a cat, sitting", "猫が座っている", "кошка", "🐈‍⬛", "é", "None", "auto", "False"),
-]
-characters = st.characters(blacklist_categories=("Cs",))
-prompts = st.lists(st.sampled_from(PIECES) | st.text(characters, max_size=5), max_size=8).map("".join)
-
-
-def values(setting: Setting) -> st.SearchStrategy[Any]:
-    """Any value that a setting's component can hold."""
-    if setting.key == "mask":  # any other is judged by the prompts and the picture as well
-        return st.just("none")
-    if isinstance(setting, FlagSetting):
-        return st.booleans()
-    if isinstance(setting, ChoiceSetting):
-        return st.sampled_from(setting.choices)
-    if isinstance(setting, OptionalCountSetting):
-        return st.just("") | st.integers(0, 12).map(str)
-    if isinstance(setting, CountSetting):
-        return st.integers(0, 12)
-    if isinstance(setting, GuidanceSetting):
-        return st.sampled_from(setting.suggestions)
-    if isinstance(setting, TextSetting):
-        return prompts
-    return st.just(str(setting.default))  # a kind that a text field holds; say here what else it may be
+#: What a mask by words needs of a caller's object.
+FOREGROUND = {"source_prompt", "source_words", "target_words"}
 
 
 def asked(named: dict[str, Any], tab: str) -> MasaCtrlSettings | None:
@@ -67,46 +34,54 @@ def asked(named: dict[str, Any], tab: str) -> MasaCtrlSettings | None:
         return None
 
 
-accordions = st.fixed_dictionaries({s.key: values(s) for s in SETTINGS}).map(lambda named: {**named, "enabled": True})
-tabs = st.sampled_from(["txt2img", "img2img"])
+@st.composite
+def requests(draw: st.DrawFn) -> tuple[str, dict[str, Any], str]:
+    """Tab, accordion and prompt; a mask can be painted in img2img only."""
+    named, prompt = draw(accordions_and_prompts())
+    return "img2img" if named["mask"] == "painted" else draw(st.sampled_from(["txt2img", "img2img"])), named, prompt
 
 
 @pytest.fixture(scope="module")
 def written(client: Client) -> Any:
     """The infotext of the first target that script arguments would make."""
 
-    def infotext(tab: str, prompt: str, args: list[Any]) -> str:
-        wanted = {"tab": tab, "prompt": prompt, "negative_prompt": "blurry", "args": args}
+    def infotext(tab: str, prompt: str, args: list[Any], painted: bool) -> str:
+        wanted = {"tab": tab, "prompt": prompt, "negative_prompt": "blurry", "args": args, "painted": painted}
         return str(client.post("/fault/infotext", wanted))
 
     return infotext
 
 
-@given(named=accordions, prompt=prompts, tab=tabs)
+@given(requests())
 @OFTEN
 def test_accordion_to_infotext_to_accordion(
-    client: Client, written: Any, named: dict[str, Any], prompt: str, tab: str
+    client: Client, written: Any, drawn: tuple[str, dict[str, Any], str]
 ) -> None:
     """Whatever stands in the accordion stands there again after a paste; "auto" as what it came to."""
+    tab, named, prompt = drawn
     settled = asked(named, tab)
     assume(settled)
     fields = [named[setting.key] for setting in SETTINGS]
-    pasted = client.post("/fault/paste", {"tab": tab, "infotext": written(tab, prompt, fields)})
-    expected = {**named, "source": settled.source}
-    assert pasted == {setting.infotext_key: expected[setting.key] for setting in SETTINGS}
+    text = written(tab, prompt, fields, named["mask"] == "painted")
+    assert client.post("/fault/paste", {"tab": tab, "infotext": text}) == held({**named, "source": settled.source})
 
 
-@given(named=accordions, left_out=st.sets(st.sampled_from([s.key for s in SETTINGS])), prompt=prompts, tab=tabs)
+@given(requests(), st.sets(st.sampled_from([s.key for s in SETTINGS])))
 @OFTEN
 def test_object_to_infotext_to_object(
-    client: Client, written: Any, named: dict[str, Any], left_out: set[str], prompt: str, tab: str
+    client: Client, written: Any, drawn: tuple[str, dict[str, Any], str], left_out: set[str]
 ) -> None:
     """A caller's object, and the infotext of its picture given as ``infotext``, ask for the same."""
     takes_infotext(client)
-    given = {key: value for key, value in named.items() if key not in left_out - {"enabled"}}
+    tab, named, prompt = drawn
+    kept = {"enabled"} if "mask" in left_out or named["mask"] == "none" else {"enabled", *FOREGROUND}
+    given = {key: value for key, value in named.items() if key not in left_out - kept}
     settled = asked(given, tab)
     assume(settled)
-    args = client.post("/fault/script_args", {"tab": tab, "infotext": written(tab, prompt, [given])})
+    args = client.post(
+        "/fault/script_args",
+        {"tab": tab, "infotext": written(tab, prompt, [given], given.get("mask") == "painted")},
+    )
     assert MasaCtrlSettings.from_args(args) == settled
 
 
@@ -119,16 +94,32 @@ def test_a_plain_picture_switches_control_off_and_leaves_the_rest(client: Client
     assert others == [None] * len(others)
 
 
-def test_an_infotext_of_another_version(client: Client) -> None:
-    """Missing keys mean their defaults, unknown ones are not ours to judge, and unknown values fall back."""
-    text = (
-        "a cat\nSteps: 20, Sampler: Euler, CFG scale: 7, Seed: 1, Size: 64x64, MasaCtrl enabled: True, "
-        'MasaCtrl source prompt: "a dog, lying", MasaCtrl hologram: 3, MasaCtrl method: telepathy, '
-        "MasaCtrl start step: soon, MasaCtrl version: 0.0.1"
-    )
-    pasted = client.post("/fault/paste", {"tab": "img2img", "infotext": text})
-    defaults = {s.infotext_key: "" if s.default is None else s.default for s in SETTINGS}
-    assert pasted == {**defaults, "MasaCtrl enabled": True, "MasaCtrl source prompt": "a dog, lying"}
+OTHER_VERSIONS = {
+    # 0.1.0 knew no other source than a prompt, and did not say so.
+    "older": (
+        'MasaCtrl enabled: True, MasaCtrl source prompt: "a dog, lying", MasaCtrl start step: 6, '
+        "MasaCtrl branch: target 1, MasaCtrl result: 14 of 20 steps; 6 of 16 layers, MasaCtrl version: 0.1.0",
+        {"enabled": True, "source": "prompt", "source_prompt": "a dog, lying", "start_step": 6},
+    ),
+    # Unknown keys are not ours to judge, and unknown values are as if they were not there.
+    "newer": (
+        'MasaCtrl enabled: True, MasaCtrl source: image, MasaCtrl source prompt: "a dog, lying", MasaCtrl hologram: 3, '
+        "MasaCtrl method: telepathy, MasaCtrl start step: soon, MasaCtrl mask: scribbled, MasaCtrl version: 9.0.0",
+        {"enabled": True, "source": "image", "source_prompt": "a dog, lying"},
+    ),
+}
+
+
+@pytest.mark.parametrize("version", OTHER_VERSIONS)
+def test_an_infotext_of_another_version(client: Client, version: str) -> None:
+    """Missing keys mean their defaults; in the accordion as in a request."""
+    entries, expected = OTHER_VERSIONS[version]
+    text = f"a cat\nSteps: 20, Sampler: Euler, CFG scale: 7, Seed: 1, Size: 64x64, {entries}"
+    named = {**{s.key: s.default for s in SETTINGS}, **expected}
+    assert client.post("/fault/paste", {"tab": "img2img", "infotext": text}) == held(named)
+    takes_infotext(client)
+    args = client.post("/fault/script_args", {"tab": "img2img", "infotext": text})
+    assert MasaCtrlSettings.from_args(args) == MasaCtrlSettings.from_mapping(named)
 
 
 def takes_infotext(client: Client) -> None:

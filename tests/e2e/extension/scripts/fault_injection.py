@@ -272,6 +272,7 @@ def infotext(wanted: dict):
     given |= {"sd_model": shared.sd_model, "steps": 1}  # one, because an inversion may not take fewer
     if wanted["tab"] == "img2img":
         picture = Image.new("RGB", (64, 64))
+        given |= {"mask": Image.new("L", (64, 64), 255) if wanted["painted"] else None, "inpainting_fill": 1}
         p = processing.StableDiffusionProcessingImg2Img(init_images=[picture], denoising_strength=0.8, **given)
         p.sampler_name = "DDIM"
     else:
