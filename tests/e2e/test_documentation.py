@@ -30,6 +30,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize(("language", "code"), EXAMPLES, ids=range(len(EXAMPLES)))
 def test_example(client: Client, folder: Path, language: str, code: str) -> None:
+    if "script-info" in code:
+        client.script_info()  # skips where the host's own fails
     for package in ("webuiapi", "requests"):
         if f"import {package}" in code and importlib.util.find_spec(package) is None:
             pytest.skip(f"EXAMPLE NOT RUN: pip install {package}")
@@ -47,6 +49,8 @@ def test_examples_wrote_pictures(folder: Path) -> None:
     pictures = {file.stem: Image.open(file).convert("RGB") for file in folder.glob("*.png")}
     if not pictures:
         pytest.skip("no example has run")
+    plot = pictures.pop("plot", None)
+    assert plot is None or (plot.width >= 2 * 128 and plot.height >= 3 * 128)
     assert set(pictures) == {"target", "source", "edited"}
     assert {picture.size for picture in pictures.values()} == {(256, 256)}
     assert len({picture.tobytes() for picture in pictures.values()}) == 3
