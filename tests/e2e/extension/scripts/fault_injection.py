@@ -28,7 +28,6 @@ import gradio as gr
 import numpy
 import torch
 from modules import img2img, processing, script_callbacks, scripts, sd_models, sd_unet, shared
-from modules.api import models
 from PIL import Image
 from torch.nn.modules.module import register_module_forward_pre_hook
 
@@ -307,6 +306,9 @@ def script_args(wanted: dict):
     given = [component.value for component in runner.inputs[script.args_from : script.args_to]]
     mentioned = {}
     kinds = {"txt2img": "StableDiffusionTxt2ImgProcessingAPI", "img2img": "StableDiffusionImg2ImgProcessingAPI"}
+    # Not at the top: the host's models hold the options that are known when they are imported, no extension's.
+    from modules.api import models
+
     request = getattr(models, kinds[wanted["tab"]])(infotext=wanted["infotext"])
     host_api.apply_infotext(request, wanted["tab"], script_runner=runner, mentioned_script_args=mentioned)
     for index, value in mentioned.items():
