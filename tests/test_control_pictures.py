@@ -21,7 +21,7 @@ from lib_masactrl.errors import UnsupportedModelError
 from lib_masactrl.guidance import parse_guidance
 from lib_masactrl.host.cli import main
 from lib_masactrl.host.standalone.adapter import features_added, load_adapter, new_adapter, original_state
-from lib_masactrl.host.standalone.control_pictures import ControlUnit, features_of
+from lib_masactrl.host.standalone.control_pictures import ControlUnit, with_units
 from tests.test_standalone import batch, sampled
 from tests.unets import inputs, plain, small_unet
 
@@ -116,8 +116,9 @@ def test_a_picture_per_target_and_a_second_unit_for_the_source():
     adapter, pictures = random_adapter(), torch.rand(3, 3, 64, 64)
     each, source = parse_guidance("each 0.5, source")
     units = [ControlUnit(adapter, pictures[:2], each), ControlUnit(adapter, pictures[2:], source)]
+    of_branches = dataclasses.replace(batch(), branches=BRANCHES)
     expected = [torch.stack([level[0] / 2, level[1] / 2, level[2]]) for level in adapter(pictures)]
-    for level, wanted in zip(features_of(units, BRANCHES), expected, strict=True):
+    for level, wanted in zip(with_units(of_branches, units).features, expected, strict=True):
         torch.testing.assert_close(level, wanted)
 
 
@@ -127,8 +128,7 @@ def test_a_unit_moves_only_the_rows_it_guides(model, cfg_scale):
     without = sampled(model, cfg_scale=cfg_scale, control=None)
     for guides, moved in (("target", [True, False]), ("source", [False, True]), ("both 0", [False, False])):
         unit = ControlUnit(random_adapter(), torch.rand(1, 3, 64, 64), parse_guidance(guides)[0])
-        plain_batch = batch()
-        asked = dataclasses.replace(plain_batch, features=features_of([unit], plain_batch.branches))
+        asked = with_units(batch(), [unit])
         guided = sampled(model, cfg_scale=cfg_scale, control=None, of=asked)
         assert [not torch.equal(a, b) for a, b in zip(guided, without)] == moved
         assert torch.equal(sampled(model, cfg_scale=cfg_scale, of=asked)[1], guided[1])

@@ -101,6 +101,7 @@ REFUSED = [
     ([{**UNIT, "module": "tile_colorfix"}], [Masked()], {}, "unit 0 .tile_colorfix. works on the whole batch"),
     ([UNIT], [Masked("Controlllite", False)], {}, "kind .Controlllite."),
     ([UNIT, UNIT], [Masked()], {}, "1 control signals of 2 enabled units"),
+    ([{**UNIT, "enabled": False}, UNIT], [], {"control_guides": "both"}, "nothing of unit 1 .canny., and said why in"),
     ([UNIT], [Masked()], {"control_guides": "each", "more_targets": "a dog"}, "1 control pictures for 2 targets"),
 ]
 
@@ -189,6 +190,13 @@ def test_forge_gets_a_weight_per_image(host):
     model = SimpleNamespace(model_patcher=Linked(None))
     units = ({"module": "canny"}, {"module": "canny"})  # in Forge a unit is enabled unless it says otherwise
     assert on_forge(host, settings, units, enumerate([model, model])) == [[0.5, 0.5, 2.0], None]
+
+
+def test_forge_refuses_a_unit_that_failed(host):
+    """Its ControlNet stops at the first unit that fails, and the host goes on without that one and all after it."""
+    units = ({"module": "none"}, {"module": "canny", "enabled": False}, {"module": "depth_midas"})
+    with pytest.raises(UnsupportedCombinationError, match=r"nothing of unit 2 .depth_midas."):
+        on_forge(host, MasaCtrlSettings(), units, [(0, SimpleNamespace(model_patcher=Linked(None)))])
 
 
 def test_forge_refuses_what_has_no_weight_per_image(host):

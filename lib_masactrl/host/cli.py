@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import logging
 import secrets
 import sys
@@ -131,7 +130,8 @@ def _add_control_pictures(parser: argparse.ArgumentParser) -> None:
         type=Path,
         action="append",
         default=[],
-        help="T2I-Adapter, .safetensors in the original layout, of each unit in order; the last for all further ones",
+        help="T2I-Adapter or ControlNet of each unit in order, .safetensors in the original layout; "
+        "the last for all further units",
     )
 
 
@@ -171,7 +171,7 @@ def _seeds(options: argparse.Namespace) -> range:
 def _generate(options: argparse.Namespace) -> None:
     settings, seeds = _settings(options, enabled=True, source="prompt"), _seeds(options)
     from lib_masactrl.host.standalone.checkpoint import load_checkpoint
-    from lib_masactrl.host.standalone.control_pictures import ControlFiles, features_of
+    from lib_masactrl.host.standalone.control_pictures import ControlFiles, with_units
     from lib_masactrl.host.standalone.results import Run
     from lib_masactrl.host.standalone.sampling import BranchPrompts, SamplingPlan, control_for, sample_latents
 
@@ -181,8 +181,8 @@ def _generate(options: argparse.Namespace) -> None:
     files = ControlFiles(options.control_image, options.adapter)
     units = files.read(model, settings, plan)
     for seed in seeds:
-        batch = BranchPrompts.of_settings(settings, options.prompt, (seed,), options.negative_prompt)
-        batch = dataclasses.replace(batch, features=features_of(units, batch.branches))
+        plain = BranchPrompts.of_settings(settings, options.prompt, (seed,), options.negative_prompt)
+        batch = with_units(plain, units)
         control = None if options.without_control else control_for(model, settings, plan.steps, batch, painted)
         decoded = model.decode(sample_latents(model, batch, plan, control, progress=True))
         run = Run(model, settings, batch, plan, control)
@@ -193,7 +193,7 @@ def _edit(options: argparse.Namespace) -> None:
     # Not enabled: the infotext of an edit, pasted into a WebUI, does not switch on control there without the picture.
     settings = _settings(options, enabled=False, source="image")
     from lib_masactrl.host.standalone.checkpoint import load_checkpoint
-    from lib_masactrl.host.standalone.control_pictures import ControlFiles, features_of
+    from lib_masactrl.host.standalone.control_pictures import ControlFiles, with_units
     from lib_masactrl.host.standalone.editing import edit_picture, plan_for
     from lib_masactrl.host.standalone.reading import read_picture
     from lib_masactrl.host.standalone.real_image import InversionPlan
@@ -207,10 +207,9 @@ def _edit(options: argparse.Namespace) -> None:
     model = load_checkpoint(options.checkpoint, options.device, options.half)
     plan = plan_for(model, unsized, picture, options.width, options.height)
     files = ControlFiles(options.control_image, options.adapter)
-    batch = BranchPrompts.of_settings(settings, options.prompt, (0,), options.negative_prompt)
+    plain = BranchPrompts.of_settings(settings, options.prompt, (0,), options.negative_prompt)
     painted = _painted(options, plan.width, plan.height)
-    units = files.read(model, settings, plan)
-    batch = dataclasses.replace(batch, features=features_of(units, batch.branches))
+    batch = with_units(plain, files.read(model, settings, plan))
     control = None if options.without_control else control_for(model, settings, steps, batch, painted)
     run = Run(model, settings, batch, plan, control)
     decoded, entries = edit_picture(run, picture, inversion)

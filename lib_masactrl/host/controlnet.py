@@ -101,12 +101,15 @@ class BranchGuidance:
             UnsupportedCombinationError: a unit cannot be kept to one branch.
             SettingsError: a unit has not one control picture per target.
         """
-        network = getattr(self._script, "latest_network", None)
+        if not hasattr(self._script, "latest_network"):  # not Mikubill's
+            return
+        network, units = self._script.latest_network, self._enabled_units(by_default=False)
         params = list(getattr(network, "control_params", None) or [])
-        if not params:
+        if units and not params:
+            raise _nothing_made(units[0])
+        if network is None:
             return
         self._check_batch_option()
-        units = self._enabled_units(by_default=False)
         if sum(unit.pictures for unit in units) != len(params):
             raise UnsupportedCombinationError(
                 f"MasaCtrl: ControlNet made {len(params)} control signals of {len(units)} enabled units, so that they "
@@ -127,11 +130,14 @@ class BranchGuidance:
             UnsupportedCombinationError: a unit cannot be kept to one branch.
             SettingsError: a unit has not one control picture per target.
         """
-        of_unit = getattr(self._script, "current_params", None)
-        if not of_unit:
+        if not hasattr(self._script, "current_params"):  # not Forge's
             return
-        linked = self._p.sd_model.forge_objects.unet.list_controlnets()
+        of_unit = self._script.current_params
         units = self._enabled_units(by_default=True)
+        for index, unit in enumerate(units):
+            if index not in of_unit:
+                raise _nothing_made(unit)
+        linked = self._p.sd_model.forge_objects.unet.list_controlnets()
         for params, unit in zip(of_unit.values(), units):
             if unit.is_as_it_came:
                 continue
@@ -254,6 +260,14 @@ def _masking_object(unit: _Unit, param: Any) -> Any:
     if _MASKING in vars(holder):
         raise unit.refusal("shares the object of its model with another unit")
     return holder
+
+
+def _nothing_made(unit: _Unit) -> UnsupportedCombinationError:
+    """The host reports an error of ControlNet's in its console alone, and samples without control."""
+    return UnsupportedCombinationError(
+        f"MasaCtrl: ControlNet made nothing of unit {unit.number} ({unit.module}), and said why in the WebUI's console "
+        "(no picture, no model, a download that failed); correct that unit or disable it."
+    )
 
 
 def _check_reads_frame_weights(unit: _Unit, net: Any) -> None:

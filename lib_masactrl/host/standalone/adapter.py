@@ -43,7 +43,7 @@ def load_adapter(path: Path) -> T2IAdapter:
     except (OSError, SafetensorError, KeyError, RuntimeError) as error:
         raise UnsupportedModelError(
             f"{path} is no T2I-Adapter for Stable Diffusion 1.x in the original layout "
-            f"({type(error).__name__}: {str(error)[:200]}); give such a .safetensors file."
+            f"({type(error).__name__}: {str(error)[:200]}); give such a .safetensors file, or a ControlNet's."
         ) from error
     return adapter.eval().requires_grad_(False)
 

@@ -18,6 +18,7 @@ from lib_masactrl.errors import SettingsError
 from lib_masactrl.host.foreground import branches_by_words, foreground_words, masks_for
 from lib_masactrl.host.standalone.adapter import features_added
 from lib_masactrl.host.standalone.checkpoint import DiffusionModel
+from lib_masactrl.host.standalone.controlnet import WeightedControlNet, residuals_added
 from lib_masactrl.host.standalone.guidance import GuidedPrediction
 from lib_masactrl.host.standalone.real_image import InvertedImage
 from lib_masactrl.host.standalone.samplers import SAMPLERS, noise_levels, scheduler_for
@@ -72,7 +73,8 @@ class BranchPrompts:
     """A batch: its branches, one prompt per branch, one seed per group.
 
     Attributes:
-        features: what control pictures add at the levels of the U-Net's encoder, each (branches, channels, h, w).
+        features: what T2I-Adapters add at the levels of the U-Net's encoder, each (branches, channels, h, w).
+        controlnets: evaluated anew at each U-Net call.
     """
 
     branches: tuple[Branch, ...]
@@ -80,6 +82,7 @@ class BranchPrompts:
     seeds: tuple[int, ...]
     negative_prompt: str = ""
     features: tuple[Tensor, ...] = field(default=(), compare=False)
+    controlnets: tuple[WeightedControlNet, ...] = field(default=(), compare=False)
 
     @classmethod
     def of_settings(
@@ -169,7 +172,11 @@ def sample_latents(
         latents = _start_noise(model, plan, generators) * scheduler.init_noise_sigma
     passes = predict.rows // len(batch.branches)
     features = [level.to(model.device).repeat(passes, 1, 1, 1) for level in batch.features]
-    with attached(model.unet, control) if control else contextlib.nullcontext(), features_added(model.unet, features):
+    with contextlib.ExitStack() as stack:
+        if control:
+            stack.enter_context(attached(model.unet, control))
+        stack.enter_context(features_added(model.unet, features))
+        stack.enter_context(residuals_added(model.unet, batch.controlnets))
         for evaluation, (step, timestep) in enumerate(_evaluations(scheduler, plan.steps, progress)):
             if image:
                 latents = image.rectified(latents, batch.branches, evaluation)
