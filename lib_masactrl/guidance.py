@@ -58,6 +58,19 @@ def parse_guidance(text: str) -> tuple[Guidance, ...]:
     return tuple(_guidance(part) for part in text.split(","))
 
 
+def with_target_first(text: str) -> str:
+    """``text`` with unit 0 guiding the target and nobody else; further units guide whom they did.
+
+    >>> with_target_first("source")
+    'target, source'
+    >>> with_target_first("both, each 0.5")
+    'target, each 0.5'
+    """
+    first, *others = [part.strip() for part in text.split(",")]
+    others = others or [first]
+    return "target" if others in ([""], ["target"]) else ", ".join(["target", *others])
+
+
 def _guidance(text: str) -> Guidance:
     values: dict[str, float] = {}
     words = []

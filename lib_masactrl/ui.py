@@ -13,6 +13,7 @@ from modules.ui_components import InputAccordion
 from lib_masactrl.errors import SettingsError
 from lib_masactrl.host import infotext, words
 from lib_masactrl.host.model import loaded_model
+from lib_masactrl.host.recipes import ControlNetRecipes
 from lib_masactrl.presets import PRESETS, Preset, start_layer
 from lib_masactrl.setting_kinds import (
     ChoiceSetting,
@@ -87,10 +88,13 @@ def shown(setting: Setting, value: Any) -> Any:
     )
 
 
-def build(tab: str, hidden: Collection[str] = (), prompt: Any = None) -> list[tuple[Setting, Any]]:
+def build(
+    tab: str, recipes: ControlNetRecipes, hidden: Collection[str] = (), prompt: Any = None
+) -> list[tuple[Setting, Any]]:
     """Build the accordion of ``tab`` (``txt2img`` or ``img2img``); each setting with its component, in table order.
 
     Args:
+        recipes: sees the components that other extensions build.
         hidden: keys of settings that mean nothing on this host; their components are there, but not seen.
         prompt: the tab's own prompt box, for the preview of matched words.
     """
@@ -105,11 +109,13 @@ def build(tab: str, hidden: Collection[str] = (), prompt: Any = None) -> list[tu
             components[setting.key] = _component(setting, tab, setting.key not in unseen)
         _preview_words(tab, components, prompt)
         presets = _presets(tab)
+        recipes.build(tab)
         gr.HTML('<p class="masactrl-note" aria-live="polite"></p>', elem_id=_elem_id(tab, "window"))
         with gr.Accordion("Advanced", open=False, elem_id=_elem_id(tab, "advanced")):
             for setting in (s for s in others if s not in first):
                 components[setting.key] = _component(setting, tab, setting.key not in unseen)
     _connect_presets(presets, components)
+    recipes.connect(accordion, components["control_guides"])
     _connect_visibility(components, unseen)
     for key in ("start_step", "end_step", "start_layer"):
         components[key].change(fn=None, _js=f"() => masactrlDescribeWindow('{tab}')")

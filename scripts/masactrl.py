@@ -9,10 +9,13 @@ check_webui()  # first, because the imports that follow fail elsewhere, and do n
 from modules import script_callbacks, scripts  # noqa: E402
 
 from lib_masactrl import ui  # noqa: E402
-from lib_masactrl.host import a1111, controlnet, http_api, options, xyz  # noqa: E402
+from lib_masactrl.host import a1111, controlnet, http_api, options, recipes, xyz  # noqa: E402
 
 
 class MasaCtrlScript(scripts.Script):
+    def __init__(self):
+        self.recipes = recipes.ControlNetRecipes()
+
     def title(self):
         return "MasaCtrl"
 
@@ -22,12 +25,13 @@ class MasaCtrlScript(scripts.Script):
     prompt = None
 
     def after_component(self, component, **kwargs):
+        self.recipes.notice(component)
         if kwargs.get("elem_id") in ("txt2img_prompt", "img2img_prompt"):
             self.prompt = component
 
     def ui(self, is_img2img):
         tab = "img2img" if is_img2img else "txt2img"
-        fields = ui.build(tab, hidden=controlnet.hidden_settings(), prompt=self.prompt)
+        fields = ui.build(tab, self.recipes, hidden=controlnet.hidden_settings(), prompt=self.prompt)
         self.infotext_fields = [(component, ui.PasteTarget(setting)) for setting, component in fields]
         self.paste_field_names = [setting.infotext_key for setting, _ in fields]
         return [component for _, component in fields]

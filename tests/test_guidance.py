@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from lib_masactrl.errors import SettingsError
-from lib_masactrl.guidance import Guidance, parse_guidance
+from lib_masactrl.guidance import Guidance, parse_guidance, with_target_first
 from lib_masactrl.settings import MasaCtrlSettings
 
 MEANINGS = {
@@ -48,6 +48,25 @@ WRONG = [
 def test_anything_else_is_refused_by_name(text):
     with pytest.raises(SettingsError, match="control_guides"):
         MasaCtrlSettings(control_guides=text)
+
+
+FIRST = {
+    "": "target",
+    "target": "target",
+    "source": "target, source",
+    "target 0.5": "target, target 0.5",
+    "source, both": "target, both",
+    "both, target": "target",
+    "each , source,target 2": "target, source, target 2",
+}
+
+
+@pytest.mark.parametrize("text", FIRST)
+def test_the_first_unit_is_given_to_the_target_and_the_others_stay(text):
+    assert with_target_first(text) == FIRST[text]
+    before, after = (MasaCtrlSettings(control_guides=words) for words in (text, FIRST[text]))
+    assert after.guidance_of_unit(0) == Guidance(1, 0)
+    assert [after.guidance_of_unit(n) for n in (1, 2, 3)] == [before.guidance_of_unit(n) for n in (1, 2, 3)]
 
 
 @pytest.mark.parametrize("nothing", ["", "  "])

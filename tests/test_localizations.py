@@ -18,6 +18,7 @@ FILES = sorted((ROOT / "localizations").glob("*.json"))
 CODE = [
     ROOT / "lib_masactrl" / "ui.py",
     ROOT / "lib_masactrl" / "host" / "options.py",
+    ROOT / "lib_masactrl" / "host" / "recipes.py",
     ROOT / "javascript" / "masactrl.js",
 ]
 

@@ -14,10 +14,11 @@ UNET = "model.diffusion_model."
 
 
 def write_tensors(tensors: dict[str, numpy.ndarray], file: Path) -> None:
-    """A ``.safetensors`` file of float32 tensors."""
+    """A ``.safetensors`` file of float32 or float16 tensors."""
     header, offset = {}, 0
     for name, tensor in tensors.items():
-        header[name] = {"dtype": "F32", "shape": list(tensor.shape), "data_offsets": [offset, offset + tensor.nbytes]}
+        kind = {"float32": "F32", "float16": "F16"}[tensor.dtype.name]
+        header[name] = {"dtype": kind, "shape": list(tensor.shape), "data_offsets": [offset, offset + tensor.nbytes]}
         offset += tensor.nbytes
     text = json.dumps(header).encode()
     file.parent.mkdir(parents=True, exist_ok=True)
@@ -38,21 +39,29 @@ class _Convolutions:
         self._tensors[f"{name}.bias"] = numpy.zeros(out, numpy.float32)
 
 
+def takes_controlnet(shapes: dict[str, list[int]]) -> bool:
+    """Whether the ControlNet extension can build a ControlNet for this U-Net: it does so in SD 1.5's sizes alone."""
+    outputs = [f"{UNET}input_blocks.{block}.0.out_layers.3.weight" for block in (2, 5, 8, 11)]
+    return [shapes.get(name, [0])[0] for name in outputs] == [320, 640, 1280, 1280]
+
+
 def write_adapter(shapes: dict[str, list[int]], file: Path) -> None:
     """A T2I-Adapter for one-channel pictures, in the original layout; none if this U-Net can take none.
 
-    Hosts derive the widths of the levels from the first: c, 2c, 4c, 4c, as in Stable Diffusion 1.
+    Hosts derive the widths of the levels from the first: c, 2c, 4c, 4c, as in Stable Diffusion 1, and know one for SDXL
+    by the side of the pixel blocks that become channels: 16 instead of 8.
 
     Args:
         shapes: those of the checkpoint's tensors.
     """
-    outputs = [f"{UNET}input_blocks.{block}.0.out_layers.3.weight" for block in (2, 5, 8, 11)]
+    is_sdxl = f"{UNET}label_emb.0.0.weight" in shapes
+    outputs = [f"{UNET}input_blocks.{block}.0.out_layers.3.weight" for block in (2, 5, 8, 8 if is_sdxl else 11)]
     widths = [shapes[name][0] for name in outputs if name in shapes]
     if widths != [widths[0] * factor for factor in (1, 2, 4, 4)]:
         return
     tensors: dict[str, numpy.ndarray] = {}
     convolution = _Convolutions(tensors)
-    convolution("conv_in", 64, widths[0], 3)
+    convolution("conv_in", 256 if is_sdxl else 64, widths[0], 3)
     for block in range(8):
         before, width = widths[max(0, (block - 1) // 2)], widths[block // 2]
         if before != width:
@@ -68,7 +77,7 @@ def write_controlnet(checkpoint: Path, file: Path) -> None:
     with safetensors.safe_open(checkpoint, framework="numpy") as given:
         for name in given.keys():  # noqa: SIM118  # no mapping
             if name.startswith(tuple(UNET + part for part in ("time_embed.", "input_blocks.", "middle_block."))):
-                tensors[name.removeprefix(UNET)] = given.get_tensor(name).astype(numpy.float32)
+                tensors[name.removeprefix(UNET)] = given.get_tensor(name)
     convolution = _Convolutions(tensors)
     widths = [len(tensors["input_blocks.0.0.bias"])]
     for block in range(1, 12):

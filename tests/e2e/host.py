@@ -20,7 +20,7 @@ import numpy
 import safetensors.numpy
 
 from .client import Client, HttpError
-from .control_models import write_adapter, write_controlnet, write_ip_adapter, write_tensors
+from .control_models import takes_controlnet, write_adapter, write_controlnet, write_ip_adapter, write_tensors
 from .wide_checkpoint import wide_checkpoint
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -178,11 +178,13 @@ def prepare(paths: HostPaths, data: Path, *, extension: str | None) -> None:
     loras = data / "models" / "Lora"
     loras.mkdir(parents=True)
     _write_lora(tensors, loras / "nudge.safetensors")
-    if is_forge(paths.checkout):
-        write_controlnet(paths.checkpoint, data / "models" / "ControlNet" / "sketch.safetensors")
+    control_models = data / "models" / "ControlNet"
+    if is_forge(paths.checkout) or takes_controlnet(tensors):
+        write_controlnet(paths.checkpoint, control_models / "sketch-canny.safetensors")
     else:
-        write_adapter(tensors, data / "models" / "ControlNet" / "sketch.safetensors")
-        write_ip_adapter(tensors, data / "models" / "ControlNet" / "ip-adapter.safetensors")
+        write_adapter(tensors, control_models / "sketch-canny.safetensors")
+    if not is_forge(paths.checkout):
+        write_ip_adapter(tensors, control_models / "ip-adapter.safetensors")
     (data / "styles.csv").write_text(
         'name,prompt,negative_prompt\nnight,"{prompt}, at night",daylight\n', encoding="utf-8-sig"
     )

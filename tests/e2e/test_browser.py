@@ -160,6 +160,13 @@ def test_what_does_not_apply_is_hidden(opened: Callable[..., Any]) -> None:
     rectify.to_be_visible()
 
 
+def test_recipes_are_shown_beside_controlnet_alone(opened: Callable[..., Any], client: Client) -> None:
+    page = opened()
+    open_accordion(page, "txt2img")
+    recipes = page.locator("#masactrl_txt2img_recipes")
+    assert recipes.is_visible() == ("controlnet" in client.get("/sdapi/v1/scripts")["txt2img"])
+
+
 def test_settings_page(opened: Callable[..., Any]) -> None:
     page = opened()
     page.locator("#tabs > .tab-nav button", has_text="Settings").click()

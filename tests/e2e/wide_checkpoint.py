@@ -1,14 +1,17 @@
-"""A checkpoint of random weights that the Forge family takes for a Stable Diffusion 1.5.
+"""Checkpoints of random weights as wide as Stable Diffusion 1.5.
 
-Those hosts know a model by the shapes of its tensors, so the tiny trained checkpoint is none of theirs: the U-Net must
-be 320 channels wide with a context of 768, text encoder and autoencoder must have their full shapes (Forge
-``huggingface_guess/detection.py``, reForge ``ldm_patched/modules/model_detection.py``). Only the number of channels of
-the U-Net's deeper levels is free, and small here; the last has twice as many, because FreeU looks for such levels.
+The Forge family takes none that is narrower. Those hosts know a model by the shapes of its tensors, so the tiny trained
+checkpoint is none of theirs: the U-Net must be 320 channels wide with a context of 768, text encoder and autoencoder
+must have their full shapes (Forge ``huggingface_guess/detection.py``, reForge ``ldm_patched/modules/model_detection``).
+Only the number of channels of the U-Net's deeper levels is free, and small here; the last has twice as many, because
+FreeU looks for such levels.
 """
 
 from __future__ import annotations
 
 import os
+import sys
+from collections.abc import Callable
 from pathlib import Path
 
 #: To be raised when the weights below change: files of earlier recipes are not used again.
@@ -16,13 +19,25 @@ RECIPE = 3
 
 
 def wide_checkpoint() -> Path:
-    """The checkpoint's file in the user's cache folder, made there at the first call (0.7 GB)."""
+    """A checkpoint for the Forge family in the user's cache folder, made there at the first call (0.7 GB)."""
+    return _cached("wide", _write)
+
+
+def full_checkpoint() -> Path:
+    """Likewise one for AUTOMATIC1111, whose ControlNet extension builds ControlNets in SD 1.5's sizes alone (1.7 GB).
+
+    All of SD 1.5's U-Net; text encoder and autoencoder are those of the checkpoint in this repository.
+    """
+    return _cached("full", _write_full)
+
+
+def _cached(name: str, write: Callable[[Path], None]) -> Path:
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "sd-webui-masactrl"
-    path = cache / f"wide-{RECIPE}.safetensors"
+    path = cache / f"{name}-{RECIPE}.safetensors"
     if not path.exists():
         cache.mkdir(parents=True, exist_ok=True)
         unfinished = path.with_suffix(f".{os.getpid()}")
-        _write(unfinished)
+        write(unfinished)
         unfinished.replace(path)
     return path
 
@@ -40,3 +55,26 @@ def _write(path: Path) -> None:
     # Left as they start, the mean over every prompt would be 0, by which the host's emphasis divides.
     weights["cond_stage_model.transformer.text_model.final_layer_norm.bias"].normal_(std=0.2)
     save_file({k: v.half() if v.is_floating_point() and k != "alphas_cumprod" else v for k, v in weights.items()}, path)
+
+
+def _write_full(path: Path) -> None:
+    import yaml
+    from safetensors.torch import load_file, save_file
+
+    from tests.small_models import random_weights
+
+    small = Path(__file__).resolve().parents[2] / "demo" / "checkpoint" / "creatures.safetensors"
+    config = yaml.safe_load(small.with_suffix(".yaml").read_text(encoding="utf-8"))
+    params = config["model"]["params"]
+    params["unet_config"]["params"].update(model_channels=320, channel_mult=[1, 2, 4, 4], num_heads=8)
+    params["cond_stage_config"]["params"]["version"] = str(small.parent / "tokenizer")
+    weights = {name: value for name, value in load_file(small).items() if not name.startswith("model.")}
+    for name, value in random_weights(8, unet=params["unet_config"]["params"]).items():
+        if name.startswith("model."):
+            weights[name] = value.half()
+    save_file(weights, path)
+    path.with_suffix(".yaml").write_text(yaml.safe_dump(config, sort_keys=False), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    sys.stdout.write(f"{full_checkpoint()}\n")

@@ -1,0 +1,87 @@
+"""The recipes' buttons beside a ControlNet extension, in a real browser. To be run as ``test_control_branches.py``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy
+import pytest
+from PIL import Image
+
+from .test_browser import chromium, fill_request, generate, open_accordion, opened, screenshot, sync_api  # noqa: F401
+from .test_control_branches import leaves_no_hook, model  # noqa: F401  # fixtures
+
+TABS = ("txt2img", "img2img")
+#: Control type of the unit that each button sets up.
+TYPES = {"sketch": "Scribble", "canny": "Canny", "pose": "OpenPose", "depth": "Depth"}
+
+expect = sync_api.expect
+
+
+def unit(page: Any, tab: str, part: str, number: int = 0) -> Any:
+    return page.locator(f"#{tab}_controlnet_ControlNet-{number}_controlnet_{part}")
+
+
+def press(page: Any, tab: str, recipe: str) -> None:
+    page.locator(f"#masactrl_{tab}_recipe_{recipe}").click()
+    expect(unit(page, tab, f"type_filter_radio input[value={TYPES[recipe]}]")).to_be_checked()
+
+
+@pytest.mark.parametrize("tab", TABS)
+def test_a_recipe_sets_up_the_first_unit(opened: Callable[..., Any], model: str, tab: str) -> None:  # noqa: F811
+    page = opened()
+    open_accordion(page, tab)
+    guides = page.locator(f"#masactrl_{tab}_control_guides input")
+    guides.fill("source")
+    guides.press("Enter")
+    press(page, tab, "canny")
+    expect(unit(page, tab, "enable_checkbox input")).to_be_checked()
+    expect(unit(page, tab, "pixel_perfect_checkbox input")).to_be_checked()
+    expect(unit(page, tab, "preprocessor_dropdown input")).to_have_value("canny")
+    expect(unit(page, tab, "model_dropdown input")).to_have_value(model)
+    expect(unit(page, tab, "enable_checkbox input", 1)).not_to_be_checked()
+    expect(guides).to_have_value("target, source")
+    expect(page.locator(f"#masactrl_{tab}_enabled-visible-checkbox")).to_be_checked()
+    image = page.locator(f"#{tab}_controlnet_ControlNet-0_input_image")
+    expect(image).to_be_visible()
+    screenshot(page, f"recipe-{tab}")
+    press(page, tab, "sketch")
+    expect(unit(page, tab, "model_dropdown input")).to_have_value(model)
+    expect(guides).to_have_value("target, source")
+
+
+def saved(data: Path) -> list[Image.Image]:
+    """The pictures saved last, target and source."""
+    files = sorted((data / "outputs").rglob("*.png"), key=lambda file: file.stat().st_mtime_ns)
+    return [Image.open(file) for file in files if "grid" not in str(file)][-2:]
+
+
+def test_what_a_recipe_set_up_is_what_is_made(
+    opened: Callable[..., Any],  # noqa: F811
+    model: str,  # noqa: F811
+    data: Path,
+    tmp_path: Path,
+) -> None:
+    """Canny edges of a picture move the target, and the source is that of a run without ControlNet."""
+    noise = numpy.random.default_rng(5).integers(0, 255, (8, 8, 3)).astype(numpy.uint8)
+    picture = tmp_path / "layout.png"
+    Image.fromarray(noise).resize((64, 64), Image.Resampling.NEAREST).save(picture)
+    page = opened()
+    fill_request(page, "a cat, standing")
+    open_accordion(page, "txt2img")
+    page.locator("#masactrl_txt2img_source_prompt textarea").fill("a cat, sitting")
+    generate(page)
+    target, source = saved(data)
+    press(page, "txt2img", "canny")
+    expect(unit(page, "txt2img", "model_dropdown input")).to_have_value(model)
+    page.locator("#txt2img_controlnet_ControlNet-0_input_image input[type=file]").first.set_input_files(str(picture))
+    page.wait_for_timeout(2000)  # until the page holds the picture; it says so by nothing that both hosts have
+    generate(page)
+    guided, same_source = saved(data)
+    assert "ControlNet 0:" in guided.info["parameters"] and "canny" in guided.info["parameters"]
+    assert "MasaCtrl result: 2 of 6 steps" in guided.info["parameters"]
+    assert guided.filename != target.filename
+    assert same_source.tobytes() == source.tobytes()
+    assert guided.tobytes() != target.tobytes()
