@@ -94,5 +94,5 @@ class ControlNetRecipes:
         self._row.visible, self._ours = True, ()
 
 
-def _set_up(values: tuple[Any, ...], guides: str) -> list[Any]:
-    return [with_target_first(guides), *values]
+def _set_up(values: tuple[Any, ...], guides: str | None) -> list[Any]:
+    return [with_target_first(guides or ""), *values]  # an emptied dropdown has no value

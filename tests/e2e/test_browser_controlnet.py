@@ -10,6 +10,7 @@ import numpy
 import pytest
 from PIL import Image
 
+from .host import HostPaths, running
 from .test_browser import chromium, fill_request, generate, open_accordion, opened, screenshot, sync_api  # noqa: F401
 from .test_control_branches import leaves_no_hook, model  # noqa: F401  # fixtures
 
@@ -50,6 +51,25 @@ def test_a_recipe_sets_up_the_first_unit(opened: Callable[..., Any], model: str,
     press(page, tab, "sketch")
     expect(unit(page, tab, "model_dropdown input")).to_have_value(model)
     expect(guides).to_have_value("target, source")
+
+
+def test_whichever_extension_is_built_first(
+    chromium: Any,  # noqa: F811
+    host_paths: HostPaths,
+    model: str,  # noqa: F811
+    tmp_path: Path,
+) -> None:
+    """Extensions are built in the order of their folders' names."""
+    with running(host_paths, tmp_path, extension="a-masactrl") as client:
+        page = chromium.new_page()
+        page.route(lambda url: not url.startswith((client.address, "data:", "blob:")), lambda r: r.fulfill(body=""))
+        page.goto(client.address)
+        page.wait_for_selector("#masactrl_txt2img_enabled", state="attached", timeout=120_000)
+        open_accordion(page, "txt2img")
+        press(page, "txt2img", "canny")
+        expect(unit(page, "txt2img", "enable_checkbox input")).to_be_checked()
+        expect(unit(page, "txt2img", "preprocessor_dropdown input")).to_have_value("canny")
+        page.close()
 
 
 def saved(data: Path) -> list[Image.Image]:

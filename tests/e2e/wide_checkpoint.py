@@ -9,6 +9,7 @@ FreeU looks for such levels.
 
 from __future__ import annotations
 
+import functools
 import os
 import sys
 from collections.abc import Callable
@@ -23,12 +24,13 @@ def wide_checkpoint() -> Path:
     return _cached("wide", _write)
 
 
-def full_checkpoint() -> Path:
-    """Likewise one for AUTOMATIC1111, whose ControlNet extension builds ControlNets in SD 1.5's sizes alone (1.7 GB).
+def control_checkpoint(width: int = 320) -> Path:
+    """Likewise one for AUTOMATIC1111 whose U-Net takes control models: levels 1, 2, 4 and 4 times ``width`` wide.
 
-    All of SD 1.5's U-Net; text encoder and autoencoder are those of the checkpoint in this repository.
+    In SD 1.5's own width, 320, it takes a ControlNet (1.7 GB), which the ControlNet extension builds in that size
+    alone; in any other, such as 32, a T2I-Adapter. Text encoder and autoencoder are those of this repository's.
     """
-    return _cached("full", _write_full)
+    return _cached(f"control-{width}", functools.partial(_write_for_control, width))
 
 
 def _cached(name: str, write: Callable[[Path], None]) -> Path:
@@ -57,7 +59,7 @@ def _write(path: Path) -> None:
     save_file({k: v.half() if v.is_floating_point() and k != "alphas_cumprod" else v for k, v in weights.items()}, path)
 
 
-def _write_full(path: Path) -> None:
+def _write_for_control(width: int, path: Path) -> None:
     import yaml
     from safetensors.torch import load_file, save_file
 
@@ -66,7 +68,7 @@ def _write_full(path: Path) -> None:
     small = Path(__file__).resolve().parents[2] / "demo" / "checkpoint" / "creatures.safetensors"
     config = yaml.safe_load(small.with_suffix(".yaml").read_text(encoding="utf-8"))
     params = config["model"]["params"]
-    params["unet_config"]["params"].update(model_channels=320, channel_mult=[1, 2, 4, 4], num_heads=8)
+    params["unet_config"]["params"].update(model_channels=width, channel_mult=[1, 2, 4, 4], num_heads=8)
     params["cond_stage_config"]["params"]["version"] = str(small.parent / "tokenizer")
     weights = {name: value for name, value in load_file(small).items() if not name.startswith("model.")}
     for name, value in random_weights(8, unet=params["unet_config"]["params"]).items():
@@ -77,4 +79,4 @@ def _write_full(path: Path) -> None:
 
 
 if __name__ == "__main__":
-    sys.stdout.write(f"{full_checkpoint()}\n")
+    sys.stdout.write(f"{control_checkpoint(*map(int, sys.argv[1:]))}\n")
