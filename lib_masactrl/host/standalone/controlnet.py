@@ -127,12 +127,14 @@ def residuals_added(unet: nn.Module, controlnets: Sequence[WeightedControlNet]) 
         below, skip = x.split([x.shape[1] - residual.shape[1], residual.shape[1]], dim=1)
         return torch.cat([below, skip + residual], dim=1), *args[1:]
 
+    if not controlnets:
+        yield
+        return
     decoder: Any = unet.get_submodule("output_blocks")
     blocks = {block: -2 - index for index, block in enumerate(decoder)}
     with ExitStack() as stack:
-        if controlnets:
-            stack.callback(unet.register_forward_pre_hook(evaluate, with_kwargs=True).remove)
-            stack.callback(unet.get_submodule("middle_block").register_forward_hook(add_to_middle).remove)
-            for block in decoder:
-                stack.callback(block.register_forward_pre_hook(add_to_skip).remove)
+        stack.callback(unet.register_forward_pre_hook(evaluate, with_kwargs=True).remove)
+        stack.callback(unet.get_submodule("middle_block").register_forward_hook(add_to_middle).remove)
+        for block in decoder:
+            stack.callback(block.register_forward_pre_hook(add_to_skip).remove)
         yield
