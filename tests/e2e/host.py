@@ -101,6 +101,8 @@ def running(paths: HostPaths, data: Path, *, extension: str | None = "sd-webui-m
     checkpoints = data / "checkpoints"
     places = ["--port", str(port), "--data-dir", str(data), "--ckpt-dir", str(checkpoints)]
     places += ["--ckpt", str(checkpoints / "first.safetensors")]
+    if is_forge(paths.checkout):  # with a data folder elsewhere, it would not even serve its own scripts
+        places += ["--gradio-allowed-path", str(paths.checkout)]
     environment = {
         **os.environ,
         "HF_HUB_OFFLINE": "1",
