@@ -54,9 +54,8 @@ class ControlNetRecipes:
             self._connect()
         elif elem_id == _ACCORDION:
             self._opened[component] = gr.update(open=True)
-        elif _UNIT_ACCORDION_CLASS in (getattr(component, "elem_classes", None) or ()) and not self._unit_accordion:
+        elif _UNIT_ACCORDION_CLASS in (getattr(component, "elem_classes", None) or ()) and self._unit_accordion is None:
             self._unit_accordion = component
-            self._opened[component] = True
 
     def build(self, tab: str) -> None:
         """Build the buttons, not shown as yet."""
@@ -81,10 +80,13 @@ class ControlNetRecipes:
         enabled, control_guides = self._ours
         parts = {part: self._found.get((self._tab, part)) for part in _SET_TO}
         settings = {component: _SET_TO[part] for part, component in parts.items() if component is not None}
+        opened = dict(self._opened)
+        if self._unit_accordion is not None:  # its checkbox, which Forge's own script does not let open it
+            opened |= {self._unit_accordion: True, self._unit_accordion.accordion: gr.update(open=True)}
         offered = {choice if isinstance(choice, str) else choice[0] for choice in control_type.choices}
         for name, button in self._buttons.items():
             button.visible = CONTROL_TYPES[name] in offered
-            values = {enabled: True, **settings, **self._opened, control_type: CONTROL_TYPES[name]}
+            values = {enabled: True, **settings, **opened, control_type: CONTROL_TYPES[name]}
             button.click(
                 fn=functools.partial(_set_up, tuple(values.values())),
                 inputs=[control_guides],
