@@ -83,14 +83,10 @@
         }
     }
 
-    /** The help under a control, also where the pointer rests: as the tooltip of the whole control. */
-    function addTooltips(tab) {
-        const controls = gradioApp().querySelectorAll(`#masactrl_${tab}_enabled [id^="masactrl_${tab}_"]`);
-        for (const control of controls) {
-            const help = control.querySelector("[data-testid=block-info] + *");
-            if (help && help.textContent && control.title !== help.textContent.trim()) {
-                control.title = help.textContent.trim();
-            }
+    /** The host sets our tooltips after it has translated the page. */
+    function translateTooltips() {
+        for (const control of gradioApp().querySelectorAll("[id^=masactrl_][title]")) {
+            control.title = translated(control.title);
         }
     }
 
@@ -113,8 +109,8 @@
             for (const field of [`${tab}_steps`, `${tab}_denoising_strength`]) {
                 gradioApp().querySelector(`#${field}`)?.addEventListener("input", () => describe(tab));
             }
-            element(tab, "enabled")?.addEventListener("click", () => addTooltips(tab));
         }
+        translateTooltips();
         askForModel();
     });
     onOptionsChanged(askForModel); // the checkpoint is one of the options

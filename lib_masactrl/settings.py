@@ -50,8 +50,8 @@ class MasaCtrlSettings:
         ChoiceSetting,
         "auto",
         "Source",
-        "Whose identity is kept: prompt: a picture made from the source prompt. image: the img2img picture itself. "
-        "auto: the picture in img2img, else the prompt.",
+        "Whose identity is kept. prompt: a picture made from the source prompt. image: the picture of img2img. "
+        "auto: that picture where there is one, else the prompt.",
         choices=SOURCE_NAMES,
     )
     source_prompt: str = _setting(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import html
 from collections.abc import Collection, Mapping
 from typing import Any
 
@@ -11,7 +10,7 @@ import gradio as gr
 from modules.ui_components import InputAccordion
 
 from lib_masactrl.errors import SettingsError
-from lib_masactrl.host import infotext, words
+from lib_masactrl.host import infotext, word_preview
 from lib_masactrl.host.model import loaded_model
 from lib_masactrl.host.recipes import ControlNetRecipes
 from lib_masactrl.presets import PRESETS, Preset, start_layer
@@ -27,8 +26,23 @@ from lib_masactrl.setting_kinds import (
 )
 from lib_masactrl.settings import SETTINGS
 
-#: In sight, in this order; everything else is under "Advanced".
-_FIRST = ("source", "source_prompt", "method", "mask", "source_words", "target_words")
+#: Row by row, what is in sight and what is under "Advanced"; settings named in neither follow there.
+_IN_SIGHT: tuple[tuple[str, ...], ...] = (
+    ("source",),
+    ("source_prompt",),
+    ("method", "mask"),
+    ("source_words", "target_words"),
+)
+_ADVANCED: tuple[tuple[str, ...], ...] = (
+    ("more_targets",),
+    ("start_step",),
+    ("end_step", "start_layer"),
+    ("mask_threshold", "average_masks"),
+    ("inversion_steps", "inversion_refinements"),
+    ("rectify",),
+    ("control_guides",),
+    ("show_source", "show_masks"),
+)
 
 #: Settings that mean something in one tab only; the other has their components, but does not show them.
 _ONLY_IN = {"source": "img2img", "inversion_steps": "img2img", "inversion_refinements": "img2img", "rectify": "img2img"}
@@ -98,28 +112,43 @@ def build(
         hidden: keys of settings that mean nothing on this host; their components are there, but not seen.
         prompt: the tab's own prompt box, for the preview of matched words.
     """
-    enabled, *others = SETTINGS
-    first = sorted((s for s in others if s.key in _FIRST), key=lambda setting: _FIRST.index(setting.key))
     unseen = {*hidden, *(key for key, only in _ONLY_IN.items() if only != tab)}
     components: dict[str, Any] = {}
-    with InputAccordion(value=enabled.default, label="MasaCtrl", elem_id=_elem_id(tab, "enabled")) as accordion:
-        components[enabled.key] = accordion
+    rows: dict[tuple[str, ...], Any] = {}
+    with InputAccordion(value=False, label="MasaCtrl", elem_id=_elem_id(tab, "enabled")) as components["enabled"]:
         gr.HTML(f'<p class="masactrl-note">{_INTRODUCTION[tab]}</p>')
-        for setting in first:
-            components[setting.key] = _component(setting, tab, setting.key not in unseen)
+        for keys in _IN_SIGHT:
+            rows[keys] = _row(keys, tab, unseen, components)
         _preview_words(tab, components, prompt)
         presets = _presets(tab)
-        recipes.build(tab)
         gr.HTML('<p class="masactrl-note" aria-live="polite"></p>', elem_id=_elem_id(tab, "window"))
+        recipes.build(tab)
         with gr.Accordion("Advanced", open=False, elem_id=_elem_id(tab, "advanced")):
-            for setting in (s for s in others if s not in first):
-                components[setting.key] = _component(setting, tab, setting.key not in unseen)
+            placed = {"enabled"}.union(*_IN_SIGHT, *_ADVANCED)
+            for keys in (*_ADVANCED, *((setting.key,) for setting in SETTINGS if setting.key not in placed)):
+                rows[keys] = _row(keys, tab, unseen, components)
     _connect_presets(presets, components)
-    recipes.connect(accordion, components["control_guides"])
-    _connect_visibility(components, unseen)
+    recipes.connect(components["enabled"], components["control_guides"])
+    _connect_visibility(components, rows, unseen)
     for key in ("start_step", "end_step", "start_layer"):
         components[key].change(fn=None, _js=f"() => masactrlDescribeWindow('{tab}')")
     return [(setting, components[setting.key]) for setting in SETTINGS]
+
+
+def _row(keys: tuple[str, ...], tab: str, unseen: Collection[str], components: dict[str, Any]) -> Any:
+    """Settings side by side, or below each other where the window is narrow."""
+    defaults = {setting.key: setting.default for setting in SETTINGS}
+    seen = [key for key in keys if key not in unseen and _applies(key, defaults)]
+    with gr.Row(visible=bool(seen), elem_classes=["masactrl-row"]) as row:
+        for setting in (setting for key in keys for setting in SETTINGS if setting.key == key):
+            components[setting.key] = _component(setting, tab, setting.key in seen)
+    return row
+
+
+def _applies(key: str, values: Mapping[str, Any]) -> bool:
+    """Whether a setting means something beside those ``values``; one that depends on none of them does."""
+    other, wanted = _ONLY_WHEN.get(key, ("", ()))
+    return other not in values or values[other] in wanted
 
 
 def _component(setting: Setting, tab: str, visible: bool) -> Any:
@@ -128,10 +157,12 @@ def _component(setting: Setting, tab: str, visible: bool) -> Any:
         "value": shown(setting, setting.default),
         "elem_id": _elem_id(tab, setting.key),
         "info": setting.help,
+        "tooltip": setting.help,
         "visible": visible,
+        "min_width": 240,
     }
     if isinstance(setting, FlagSetting):
-        return gr.Checkbox(**common)
+        return gr.Checkbox(**common, elem_classes=["masactrl-flag"])
     if isinstance(setting, ChoiceSetting):
         return gr.Radio(**common, choices=list(setting.choices))
     if isinstance(setting, OptionalCountSetting):
@@ -148,10 +179,11 @@ def _component(setting: Setting, tab: str, visible: bool) -> Any:
 
 def _presets(tab: str) -> dict[Preset, Any]:
     with gr.Row(elem_id=_elem_id(tab, "presets"), elem_classes=["masactrl-presets"]):
-        helps = html.escape("\n".join(f"{preset.name}: {preset.help}" for preset in PRESETS))
-        gr.HTML(f'<span title="{helps}">Preset</span>')
+        gr.HTML("<span>Preset</span>")
         return {
-            preset: gr.Button(preset.name, size="sm", elem_id=_elem_id(tab, f"preset_{preset.name}"))
+            preset: gr.Button(
+                preset.name, size="sm", elem_id=_elem_id(tab, f"preset_{preset.name}"), tooltip=preset.help
+            )
             for preset in PRESETS
         }
 
@@ -172,20 +204,24 @@ def _window_of(preset: Preset) -> tuple[int, str]:
     return preset.start_step, "" if layer is None else str(layer)
 
 
-def _connect_visibility(components: Mapping[str, Any], unseen: Collection[str]) -> None:
-    for key, (other, values) in _ONLY_WHEN.items():
-        if key in components and key not in unseen:
-            components[key].visible = components[other].value in values
+def _connect_visibility(
+    components: Mapping[str, Any], rows: Mapping[tuple[str, ...], Any], unseen: Collection[str]
+) -> None:
+    for other in dict.fromkeys(other for other, _ in _ONLY_WHEN.values()):
+        keys = [key for key, (on, _) in _ONLY_WHEN.items() if on == other and key not in unseen]
+        emptied = [row for row in rows if not {*row} <= {*unseen} and {*row} <= {*keys, *unseen}]
+        groups = [*([key] for key in keys), *([key for key in row if key in keys] for row in emptied)]
+        if keys:
             components[other].change(
-                fn=functools.partial(_visible_when, values),
+                fn=functools.partial(_visible, other, groups),
                 inputs=[components[other]],
-                outputs=[components[key]],
+                outputs=[*(components[key] for key in keys), *(rows[row] for row in emptied)],
                 show_progress="hidden",
             )
 
 
-def _visible_when(wanted: Collection[str], value: str) -> Any:
-    return gr.update(visible=value in wanted)
+def _visible(other: str, groups: Collection[Collection[str]], value: str) -> list[Any]:
+    return [gr.update(visible=any(_applies(key, {other: value}) for key in keys)) for keys in groups]
 
 
 def _preview_words(tab: str, components: Mapping[str, Any], prompt: Any) -> None:
@@ -195,9 +231,9 @@ def _preview_words(tab: str, components: Mapping[str, Any], prompt: Any) -> None
     fields = [components[key] for key in ("mask", "source_words", "target_words")]
     shown_how = {"inputs": [*fields, *prompts], "outputs": [matches], "show_progress": "hidden", "queue": False}
     for field in fields:
-        field.change(words.matches, **shown_how)
+        field.change(word_preview.matches, **shown_how)
     for field in prompts:
-        field.blur(words.matches, **shown_how)
+        field.blur(word_preview.matches, **shown_how)
 
 
 def _elem_id(tab: str, key: str) -> str:

@@ -84,6 +84,22 @@ class Request:
 MODULES = ("script_callbacks", "scripts", "shared", "sd_unet", "prompt_parser", "images")
 
 
+#: Modules of ours that import the host.
+OVER_IT = (
+    *("host.a1111", "host.controlled", "host.controlnet", "host.denoising", "host.model", "host.options"),
+    *(
+        "host.real_image",
+        "host.recipes",
+        "host.refusals",
+        "host.saving",
+        "host.word_preview",
+        "host.words",
+        "host.xyz",
+        "ui",
+    ),
+)
+
+
 class StandIn:
     """The host: loaded model, options, callbacks, and the loop of `process_images`."""
 
@@ -169,12 +185,12 @@ def installed() -> Iterator[StandIn]:
     host = StandIn()
     package = types.ModuleType("modules")
     parts = {name: getattr(host, name) for name in MODULES}
-    untouched = ("extra_networks", "paths", "sd_models", "sd_samplers_common")
+    untouched = ("extra_networks", "paths", "sd_models", "sd_samplers_common", "ui_components")
     parts |= {name: types.ModuleType(f"modules.{name}") for name in untouched}
     fakes = {"modules": package, **{f"modules.{name}": part for name, part in parts.items()}}
     vars(package).update(parts)
-    names = ("a1111", "controlled", "controlnet", "denoising", "real_image", "refusals", "saving", "words")
-    over_it = tuple(f"lib_masactrl.host.{name}" for name in names)
+    fakes["gradio"] = types.ModuleType("gradio")
+    over_it = tuple(f"lib_masactrl.{name}" for name in OVER_IT)
     before = {name: sys.modules.get(name) for name in (*fakes, *over_it)}
     for name in over_it:
         sys.modules.pop(name, None)

@@ -21,8 +21,8 @@ def add_page() -> None:
     )
     explanation.section = _SECTION
     shared.opts.add_option("masactrl_explanation", explanation)
-    _add(SAVE_SOURCES, True, "Save sources", "else those that are shown are no files; Show source shows them")
-    _add(SAVE_MASKS, False, "Save masks", "the pictures that Show masks adds")
+    _add(SAVE_SOURCES, True, "Save sources as files", "those that Show source adds to the results")
+    _add(SAVE_MASKS, False, "Save masks as files", "those that Show masks adds to the results")
     _add(
         CACHE_MIB,
         DEFAULT_CACHE_MIB,

@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-import html
 import itertools
-import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from modules import extra_networks, prompt_parser, sd_models, shared
+from modules import extra_networks, prompt_parser, shared
 from PIL import Image
 
 from lib_masactrl.branches import Branch
-from lib_masactrl.errors import MasaCtrlError, UnsupportedCombinationError, UnsupportedModelError
+from lib_masactrl.errors import UnsupportedCombinationError, UnsupportedModelError
 from lib_masactrl.host.batch import BranchBatch
 from lib_masactrl.host.foreground import branches_by_words, foreground_words, masks_for
 from lib_masactrl.masks import ForegroundMasks, dimmed
-from lib_masactrl.prompt_words import Token, phrases_in, positions_of, words_of
+from lib_masactrl.prompt_words import Token
 from lib_masactrl.settings import MasaCtrlSettings
-
-log = logging.getLogger(__name__)
 
 _END_OF_WORD = "</w>"
 
@@ -144,35 +140,6 @@ def with_masks(
     shown = ((masks.of_result(branch), picture.float().cpu()) for branch, picture in zip(branches, decoded))
     values = [(dimmed(picture, mask) * 255).round().clamp(0, 255) for mask, picture in shown if mask is not None]
     return [Image.fromarray(value.permute(1, 2, 0).to(torch.uint8).numpy()) for value in values]
-
-
-def matches(mask: str, source_words: str, target_words: str, source_prompt: str, prompt: str = "") -> str:
-    """For the accordion: both prompts, word by word, those marked that the words match. HTML; empty without words."""
-    if mask == "none" or not phrases_in(f"{source_words},{target_words}"):
-        return ""
-    if sd_models.model_data.sd_model is None:  # asking for `shared.sd_model` would load one
-        return "The words are looked up when a checkpoint is loaded."
-    try:
-        tokenizer = HostTokenizer(sd_models.model_data.sd_model)
-        return _marked("Source", source_prompt, source_words or target_words, tokenizer) + _marked(
-            "Target", prompt, target_words or source_words, tokenizer
-        )
-    except MasaCtrlError as error:
-        return html.escape(str(error))
-    except Exception:  # a half-typed prompt can be anything, and a preview must not disturb the typing
-        log.debug("MasaCtrl cannot look up the words of a prompt.", exc_info=True)
-        return "The words cannot be looked up in these prompts."
-
-
-def _marked(branch: str, prompt: str, phrases: str, tokenizer: HostTokenizer) -> str:
-    lines = dict.fromkeys(text for _, text in texts_of(prompt, steps=20))
-    marked = []
-    for text in lines:
-        of_text = words_of(text, tokenizer)
-        found = {place for phrase in phrases_in(phrases) for place in positions_of(phrase, of_text, tokenizer)}
-        shown = ((html.escape(word.text), found & set(word.positions)) for word in of_text)
-        marked.append(" ".join(f"<mark>{word}</mark>" if matched else word for word, matched in shown))
-    return f"<p>{branch}: {'<br>'.join(marked)}</p>"
 
 
 class RequestMasks:

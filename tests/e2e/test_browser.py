@@ -6,6 +6,7 @@ that the server answers with an error. Addresses outside of the server get an em
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -15,6 +16,9 @@ from typing import Any
 
 import pytest
 from PIL import Image
+
+from lib_masactrl.presets import PRESETS
+from lib_masactrl.settings import SETTINGS
 
 from .client import Client, controlled, encoded, request
 from .host import REPOSITORY
@@ -168,13 +172,54 @@ def test_recipes_are_shown_beside_controlnet_alone(opened: Callable[..., Any], c
     assert recipes.is_visible() == ("controlnet" in client.get("/sdapi/v1/scripts")["txt2img"])
 
 
+def open_settings_page(page: Any) -> Any:
+    page.evaluate("() => [...document.querySelectorAll('#tabs > .tab-nav button')].at(-2).click()")
+    page.locator("#settings > .tab-nav button", has_text="MasaCtrl").click()
+    sync_api.expect(page.locator("#setting_masactrl_cache_mib input[type=number]")).to_be_visible()
+    return page.locator("#column_settings_masactrl")
+
+
 def test_settings_page(opened: Callable[..., Any]) -> None:
     page = opened()
-    page.locator("#tabs > .tab-nav button", has_text="Settings").click()
-    page.locator("#settings > .tab-nav button", has_text="MasaCtrl").click()
+    settings = open_settings_page(page)
+    screenshot(settings, "settings")
     sync_api.expect(page.locator("#setting_masactrl_cache_mib input[type=number]")).to_have_value("512")
-    sync_api.expect(page.locator("#setting_masactrl_cache_on_disk input")).not_to_be_checked()
-    screenshot(page, "settings")
+    for name, ticked in (("save_sources", True), ("save_masks", False), ("cache_on_disk", False)):
+        assert page.locator(f"#setting_masactrl_{name} input").is_checked() is ticked
+
+
+@pytest.mark.parametrize("language", ["zh_CN", "ja_JP"])
+def test_translation(opened: Callable[..., Any], client: Client, language: str) -> None:
+    """Accordion, tooltips, what the script says, settings page, axes: nothing that has a translation is in English."""
+    file = REPOSITORY / "localizations" / f"{language}.json"
+    translations = json.loads(file.read_text(encoding="utf-8"))
+    client.post("/sdapi/v1/options", {"localization": language})
+    try:
+        page = opened()
+        accordion = open_accordion(page, "img2img")
+        page.locator("#masactrl_img2img_mask input[value=words]").check()
+        page.locator("#masactrl_img2img_source_words").locator("textarea, input").fill("cat")
+        sync_api.expect(page.locator("#masactrl_img2img_matched_words").first).to_contain_text(translations["Source:"])
+        sync_api.expect(window_line(page, "img2img")).to_have_text(re.compile("^[^A-Z]*4.*15.*16.*SD 1"))
+        screenshot(accordion, f"img2img-{language}")
+        said = accordion.inner_text().splitlines()
+        titled = accordion.evaluate("node => [...node.querySelectorAll('[title]')].map(control => control.title)")
+        page.evaluate("switch_to_txt2img()")
+        choose(page, "#txt2img_script_container #script_list", "X/Y/Z plot")
+        page.locator("#script_txt2img_xyz_plot_x_type input").click()
+        sync_api.expect(page.locator("#script_txt2img_xyz_plot_x_type ul")).to_be_visible()
+        said += page.locator("#script_txt2img_xyz_plot_x_type ul").inner_text().splitlines()
+        page.keyboard.press("Escape")
+        settings = open_settings_page(page)
+        screenshot(settings, f"settings-{language}")
+        said += settings.inner_text().splitlines()
+    finally:
+        client.post("/sdapi/v1/options", {"localization": "None"})
+    said = [line.strip() for line in said]
+    assert not [text for text in [*said, *titled] if text in translations]
+    for text in ("Source prompt", "Preset", "strong", "[MasaCtrl] Start step", "Save sources as files"):
+        assert translations[text] in said
+    assert {translations[text] for text in (SETTINGS[2].help, PRESETS[0].help)} <= {*titled}
 
 
 def test_the_keyboard_is_enough(opened: Callable[..., Any]) -> None:
