@@ -1,22 +1,18 @@
-"""What README and its companions say exists: settings, commands, files. docs/api.md is run by tests/e2e."""
+"""What README and its companions say exists: settings and files. See also test_documented_commands.py."""
 
 from __future__ import annotations
 
-import importlib.util
 import re
-import shlex
 from pathlib import Path
 
 import pytest
 
-import run
-from lib_masactrl.host import cli
 from lib_masactrl.setting_kinds import Setting
 from lib_masactrl.settings import SETTINGS
 
 ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
-PAGES = ["README.md", "README.zh.md", "README.ja.md", "CONTRIBUTING.md", "docs/api.md"]
+PAGES = ["README.md", "README.zh.md", "README.ja.md", "CONTRIBUTING.md", "docs/api.md", "demo/checkpoint/README.md"]
 
 
 def row(setting: Setting) -> str:
@@ -36,14 +32,3 @@ def test_links_lead_somewhere(page):
     text = (ROOT / page).read_text(encoding="utf-8")
     for target in re.findall(r"\]\(([^)#]+?)(?:#[^)]*)?\)", text):
         assert target.startswith("https://") or (ROOT / page).parent.joinpath(target).exists(), target
-
-
-@pytest.mark.parametrize("page", PAGES)
-def test_commands_exist(page):
-    text = (ROOT / page).read_text(encoding="utf-8")
-    for command in re.findall(r"python run\.py (\w+)", text):
-        assert command in run.COMMANDS
-    for module in re.findall(r"python -m ([\w.]+)", text):
-        assert importlib.util.find_spec(module), module
-    for line in re.findall(r"^python -m lib_masactrl (.+)$", text, re.MULTILINE):
-        cli._parser().parse_args(shlex.split(line))

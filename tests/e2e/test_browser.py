@@ -6,7 +6,6 @@ that the server answers with an error. Addresses outside of the server get an em
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import shutil
@@ -16,9 +15,6 @@ from typing import Any
 
 import pytest
 from PIL import Image
-
-from lib_masactrl.presets import PRESETS
-from lib_masactrl.settings import SETTINGS
 
 from .client import Client, controlled, encoded, request
 from .host import REPOSITORY
@@ -188,40 +184,6 @@ def test_settings_page(opened: Callable[..., Any]) -> None:
         assert page.locator(f"#setting_masactrl_{name} input").is_checked() is ticked
 
 
-@pytest.mark.parametrize("language", ["zh_CN", "ja_JP"])
-def test_translation(opened: Callable[..., Any], client: Client, language: str) -> None:
-    """Accordion, tooltips, what the script says, settings page, axes: nothing that has a translation is in English."""
-    file = REPOSITORY / "localizations" / f"{language}.json"
-    translations = json.loads(file.read_text(encoding="utf-8"))
-    client.post("/sdapi/v1/options", {"localization": language})
-    try:
-        page = opened()
-        accordion = open_accordion(page, "img2img")
-        page.locator("#masactrl_img2img_mask input[value=words]").check()
-        page.locator("#masactrl_img2img_source_words").locator("textarea, input").fill("cat")
-        sync_api.expect(page.locator("#masactrl_img2img_matched_words").first).to_contain_text(translations["Source:"])
-        sync_api.expect(window_line(page, "img2img")).to_have_text(re.compile("^[^A-Z]*4.*15.*16.*SD 1"))
-        screenshot(accordion, f"img2img-{language}")
-        said = accordion.inner_text().splitlines()
-        titled = accordion.evaluate("node => [...node.querySelectorAll('[title]')].map(control => control.title)")
-        page.evaluate("switch_to_txt2img()")
-        choose(page, "#txt2img_script_container #script_list", "X/Y/Z plot")
-        page.locator("#script_txt2img_xyz_plot_x_type input").click()
-        sync_api.expect(page.locator("#script_txt2img_xyz_plot_x_type ul")).to_be_visible()
-        said += page.locator("#script_txt2img_xyz_plot_x_type ul").inner_text().splitlines()
-        page.keyboard.press("Escape")
-        settings = open_settings_page(page)
-        screenshot(settings, f"settings-{language}")
-        said += settings.inner_text().splitlines()
-    finally:
-        client.post("/sdapi/v1/options", {"localization": "None"})
-    said = [line.strip() for line in said]
-    assert not [text for text in [*said, *titled] if text in translations]
-    for text in ("Source prompt", "Preset", "strong", "[MasaCtrl] Start step", "Save sources as files"):
-        assert translations[text] in said
-    assert {translations[text] for text in (SETTINGS[2].help, PRESETS[0].help)} <= {*titled}
-
-
 def test_the_keyboard_is_enough(opened: Callable[..., Any]) -> None:
     """From the source prompt, Tab reaches every control in the order in which they stand."""
     page = opened()
@@ -281,7 +243,12 @@ def test_plot(opened: Callable[..., Any], data: Path) -> None:
     plot = "#script_txt2img_xyz_plot"
     for axis, label, values in (("x", "Start step", "0,2,5"), ("y", "Start layer", "0,8,auto")):
         choose(page, f"{plot}_{axis}_type", f"[MasaCtrl] {label}")
-        page.locator(f"{plot}_{axis}_values textarea").fill(values)
+        field = page.locator(f"{plot}_{axis}_values textarea")
+        for _ in range(10):  # the host empties the field when its answer about the axis comes, which may be late
+            field.fill(values)
+            page.wait_for_timeout(3000)
+            if field.input_value() == values:
+                break
     generate(page)
     screenshot(page, "plot")
     plot = newest_picture(data)
