@@ -109,6 +109,12 @@ class Client:
             raise HttpError(error.code, error.read().decode(errors="replace")) from None
 
 
+def api_fields(client: Client) -> set[str]:
+    """What a txt2img request may hold: ``infotext`` came with 1.10, ``scheduler`` with 1.9."""
+    schemas = client.get("/openapi.json")["components"]["schemas"]
+    return set(schemas["StableDiffusionProcessingTxt2Img"]["properties"])
+
+
 def decoded(image: str) -> Pixels:
     with Image.open(io.BytesIO(base64.b64decode(image.split(",")[-1]))) as opened:
         return numpy.asarray(opened.convert("RGB")).astype(numpy.int16)

@@ -6,7 +6,7 @@ import pytest
 
 from lib_masactrl.settings import SETTINGS
 
-from .client import Client, controlled, request, same, with_script
+from .client import Client, api_fields, controlled, request, same, with_script
 
 TARGET, SOURCE = "a cat, standing", "a cat, sitting"
 
@@ -52,7 +52,7 @@ def test_infotext_reports_settings_and_result(client: Client) -> None:
 
 def test_infotext_of_each_branch(client: Client) -> None:
     """A source's infotext makes the plain picture again, a target's the target."""
-    if "scheduler" not in _fields(client):  # came with 1.9, as infotext entries per image did
+    if "scheduler" not in api_fields(client):  # came with 1.9, as infotext entries per image did
         pytest.skip("this WebUI has one infotext entry for the whole batch (before 1.9)")
     result = client.txt2img(controlled(request(TARGET), more_targets="a dog, running"))
     first, second, source = result.infotexts
@@ -63,7 +63,7 @@ def test_infotext_of_each_branch(client: Client) -> None:
 
 def test_infotext_round_trip(client: Client) -> None:
     """Law 10: pasting the target's infotext makes target and source again."""
-    fields = _fields(client)
+    fields = api_fields(client)
     if "infotext" not in fields:
         pytest.skip("this WebUI's API takes no infotext")
     # Forge reads its styles out of every infotext and fails over their type, MasaCtrl or not; so they are given here.
@@ -80,8 +80,3 @@ def test_infotext_round_trip(client: Client) -> None:
 def test_infotext_of_an_earlier_request_does_not_stay(client: Client) -> None:
     client.txt2img(controlled(request(TARGET)))
     assert "MasaCtrl" not in client.txt2img(request(TARGET)).infotexts[0]
-
-
-def _fields(client: Client) -> set[str]:
-    schemas = client.get("/openapi.json")["components"]["schemas"]
-    return set(schemas["StableDiffusionProcessingTxt2Img"]["properties"])

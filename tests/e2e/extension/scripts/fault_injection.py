@@ -235,23 +235,20 @@ def rows():
 
 
 def batch(wanted: dict):
-    """Batch mode over a folder, with MasaCtrl's settings; returns how many images came out."""
-    alwayson = scripts.scripts_img2img.alwayson_scripts
-    script_args = [None] * max(script.args_to for script in alwayson)
-    for script in alwayson:
-        script_args[script.args_from : script.args_to] = [control.value for control in script.controls or ()]
-    (ours,) = (script for script in alwayson if script.title() == "MasaCtrl")
+    """Batch mode over a folder, with MasaCtrl's settings; returns the batch size it left."""
+    runner, ours = masactrl("img2img")
+    script_args = [getattr(component, "value", None) for component in runner.inputs]
     script_args[ours.args_from] = wanted["settings"]
     p = processing.StableDiffusionProcessingImg2Img(
         sd_model=shared.sd_model, outpath_samples=wanted["output"], init_images=[], **wanted["request"]
     )
-    p.scripts, p.script_args = scripts.scripts_img2img, tuple(script_args)
+    p.scripts, p.script_args = runner, tuple(script_args)
     shared.state.begin("batch")
     try:
-        processed = img2img.process_batch(p, wanted["input"], wanted["output"], "", (0,))
+        img2img.process_batch(p, wanted["input"], wanted["output"], "", (0,))
     finally:
         shared.state.end()
-    return {"images": len(processed.images), "infotexts": processed.infotexts, "batch_size": p.batch_size}
+    return {"batch_size": p.batch_size}
 
 
 def trace():
