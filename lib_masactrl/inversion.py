@@ -90,10 +90,12 @@ class SourceTrajectory:
     Attributes:
         sigmas: noise levels, strictly ascending.
         latents: for each level the latents (n, channels, h, w) in variance-exploding coordinates.
+        returned: what :func:`sample_back` found; ``None`` where nobody asked.
     """
 
     sigmas: tuple[float, ...]
     latents: tuple[Tensor, ...]
+    returned: Tensor | None = None
 
     @property
     def start(self) -> Tensor:
@@ -103,7 +105,8 @@ class SourceTrajectory:
     @property
     def size(self) -> int:
         """Bytes that the latents take."""
-        return sum(latent.numel() * latent.element_size() for latent in self.latents)
+        kept = [*self.latents, *([] if self.returned is None else [self.returned])]
+        return sum(latent.numel() * latent.element_size() for latent in kept)
 
     def at(self, sigma: float) -> Tensor:
         """The latents at noise level ``sigma``: the stored ones, or between two levels linear in the noise level.
@@ -144,7 +147,9 @@ def invert(latents: Tensor, sigmas: Sequence[float], denoise: Denoise, refinemen
     Raises:
         InversionError: the levels do not ascend from 0 or more, ``refinements`` is negative, or a latent is not finite.
     """
-    levels = _checked(sigmas, refinements)
+    levels = _checked(sigmas)
+    if refinements < 0:
+        raise InversionError(f"refinements is {refinements}, but it takes 0 or more; give 0 for plain DDIM inversion.")
     _check_finite(latents, levels[0])
     path = [latents]
     noise = torch.zeros_like(latents)
@@ -157,7 +162,28 @@ def invert(latents: Tensor, sigmas: Sequence[float], denoise: Denoise, refinemen
     return SourceTrajectory(levels, tuple(path))
 
 
-def _checked(sigmas: Sequence[float], refinements: int) -> tuple[float, ...]:
+def sample_back(start: Tensor, sigmas: Sequence[float], denoise: Denoise) -> Tensor:
+    """The latents at level ``sigmas[0]`` to which plain DDIM steps lead from the inverted latents ``start``.
+
+    Nothing holds these steps on the trajectory. How far they end from its lowest latents is the inversion's error,
+    which a rectified source hides and every target inherits. The model is asked ``len(sigmas) - 1`` times.
+
+    Args:
+        start: (n, channels, h, w) at the highest level.
+        sigmas: noise levels in ascending order, as :func:`invert` takes them.
+        denoise: the model.
+
+    Raises:
+        InversionError: the levels do not ascend from 0 or more, or a latent is not finite.
+    """
+    x = start
+    for above, below in pairwise(reversed(_checked(sigmas))):
+        x = x + (below - above) * (x - denoise(x, above)) / above
+        _check_finite(x, below)
+    return x
+
+
+def _checked(sigmas: Sequence[float]) -> tuple[float, ...]:
     levels = tuple(float(sigma) for sigma in sigmas)
     ascending = all(below < above for below, above in pairwise(levels))
     if not (levels and ascending and levels[0] >= 0 and math.isfinite(levels[-1])):
@@ -165,8 +191,6 @@ def _checked(sigmas: Sequence[float], refinements: int) -> tuple[float, ...]:
             f"The noise levels of an inversion are {_shown(levels)}, but they have to ascend from 0 or more; "
             "choose another sampler or schedule."
         )
-    if refinements < 0:
-        raise InversionError(f"refinements is {refinements}, but it takes 0 or more; give 0 for plain DDIM inversion.")
     return levels
 
 

@@ -136,6 +136,13 @@ class MasaCtrlSettings:
         "Rectify",
         "For an image: put the source back on its inversion's trajectory at every step, so that it stays the image.",
     )
+    check_inversion: bool = _setting(
+        FlagSetting,
+        False,
+        "Check inversion",
+        "For an image: also sample it back from its inverted noise alone, once, and tell the PSNR. Takes as long as an "
+        "inversion without refinements.",
+    )
     show_source: bool = _setting(
         FlagSetting, True, "Show source", "Keep the source image among the results, after the targets."
     )

@@ -79,7 +79,9 @@ class TrajectoryCache:
         """Keep ``trajectory``, unless it alone is over the limit."""
         if trajectory.size > self._limit:
             return
-        trajectory = SourceTrajectory(trajectory.sigmas, tuple(x.detach().cpu() for x in trajectory.latents))
+        returned = None if trajectory.returned is None else trajectory.returned.detach().cpu()
+        latents = tuple(x.detach().cpu() for x in trajectory.latents)
+        trajectory = SourceTrajectory(trajectory.sigmas, latents, returned)
         self._keep(key, trajectory)
         self._write(key, trajectory)
 
@@ -103,7 +105,10 @@ class TrajectoryCache:
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
             metadata = {"key": key, "sigmas": json.dumps(trajectory.sigmas)}
-            save_file({"latents": torch.stack(trajectory.latents)}, unfinished, metadata)
+            tensors = {"latents": torch.stack(trajectory.latents)}
+            if trajectory.returned is not None:
+                tensors["returned"] = trajectory.returned
+            save_file(tensors, unfinished, metadata)
             unfinished.replace(path)
             self._shrink_folder(self._folder)
         except OSError as error:
@@ -144,10 +149,13 @@ def _loaded(path: Path, key: str) -> SourceTrajectory:
             raise ValueError("it ends too early")
         metadata = json.loads(file.read(length)).get("__metadata__", {})
     sigmas = tuple(float(sigma) for sigma in json.loads(metadata["sigmas"]))
-    latents = load_file(path)["latents"]
+    tensors = load_file(path)
+    latents, returned = tensors["latents"], tensors.get("returned")
     if metadata["key"] != key:
         raise ValueError("it holds another picture's inversion")
     ascending = all(low < high for low, high in pairwise(sigmas))
     if len(sigmas) != len(latents) or not sigmas or not ascending or not torch.isfinite(latents).all():
         raise ValueError("its contents make no trajectory")
-    return SourceTrajectory(sigmas, tuple(latents))
+    if returned is not None and (returned.shape != latents[0].shape or not torch.isfinite(returned).all()):
+        raise ValueError("its contents were not sampled back")
+    return SourceTrajectory(sigmas, tuple(latents), returned)

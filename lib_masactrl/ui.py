@@ -39,13 +39,16 @@ _ADVANCED: tuple[tuple[str, ...], ...] = (
     ("end_step", "start_layer"),
     ("mask_threshold", "average_masks"),
     ("inversion_steps", "inversion_refinements"),
-    ("rectify",),
+    ("rectify", "check_inversion"),
     ("control_guides",),
     ("show_source", "show_masks"),
 )
 
 #: Settings that mean something in one tab only; the other has their components, but does not show them.
-_ONLY_IN = {"source": "img2img", "inversion_steps": "img2img", "inversion_refinements": "img2img", "rectify": "img2img"}
+_ONLY_IN = {
+    **{"source": "img2img", "inversion_steps": "img2img", "inversion_refinements": "img2img", "rectify": "img2img"},
+    "check_inversion": "img2img",
+}
 
 #: Settings that are shown only while another one has one of certain values.
 _ONLY_WHEN = {
@@ -57,6 +60,7 @@ _ONLY_WHEN = {
     "inversion_steps": ("source", ("auto", "image")),
     "inversion_refinements": ("source", ("auto", "image")),
     "rectify": ("source", ("auto", "image")),
+    "check_inversion": ("source", ("auto", "image")),
 }
 
 #: Without mark-up inside: the host translates text by text.

@@ -64,6 +64,18 @@ def test_an_edit_writes_targets_and_the_kept_source(edit, model, tmp_path):
         torch.testing.assert_close(to_tensor(written), decoded, rtol=0, atol=0.51 / 255 + 1e-4)
 
 
+def test_a_check_tells_what_an_unrectified_source_would_keep(edit, tmp_path):
+    """By Euler steps, which an unrectified source of the same inversion takes."""
+    told = []
+    for name, flags in (("checked", ["--check-inversion"]), ("free", ["--no-rectify"])):
+        status, _, said = edit(*flags, sampler="Euler", output=tmp_path / name)
+        given = entries(min((tmp_path / name).iterdir()))[1]
+        assert status == 0 and "Sampled back" in said and ("MasaCtrl PSNR unrectified" in given) == (name == "checked")
+        told.append(decibels(given.get("MasaCtrl PSNR unrectified", given["MasaCtrl PSNR"]))[0])
+    kept, possible = decibels(entries(min((tmp_path / "checked").iterdir()))[1]["MasaCtrl PSNR"])
+    assert told[0] == told[1] and kept == possible != told[0]
+
+
 def test_without_rectification_the_source_drifts_and_advice_is_given(edit, tmp_path):
     status, _, said = edit("--no-rectify", "--refine", "1", "--source-prompt", "a cat", sampler="Euler")
     assert status == 0

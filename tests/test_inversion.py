@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from lib_masactrl.errors import InversionError
-from lib_masactrl.inversion import NoiseSchedule, SourceTrajectory, invert, subdivided
+from lib_masactrl.inversion import NoiseSchedule, SourceTrajectory, invert, sample_back, subdivided
 
 #: The data are Gaussian with this mean and standard deviation in every value.
 MEAN, SPREAD = 0.7, 0.5
@@ -79,6 +79,40 @@ def test_law_8_inversion_then_sampling_returns_the_latent():
     by_refinements = [lost(20, refinements) for refinements in (0, 1, 2, 4)]
     assert all(rough > 2 * refined for rough, refined in pairwise(by_refinements))
     assert lost(20, 60) < 1e-12
+
+
+@pytest.mark.parametrize("lowest", [0.0, 0.03])
+def test_sampling_back_is_plain_ddim_and_its_loss_that_of_the_inversion(lowest):
+    """Against the steps written out, and, with the steps, against the closed form through the inverted latents."""
+
+    def off(steps):
+        start = invert(clean(), levels(steps, lowest), gaussian).start
+        wanted = MEAN + (start - MEAN) * math.sqrt((SPREAD**2 + lowest**2) / (SPREAD**2 + HIGHEST**2))
+        return error(sample_back(start, levels(steps, lowest), gaussian), wanted)
+
+    trajectory = invert(clean(), levels(20, lowest), gaussian)
+    returned = sample_back(trajectory.start, trajectory.sigmas, gaussian)
+    assert torch.equal(returned, sampled(trajectory.start, levels(20, lowest))) and returned.shape == clean().shape
+    assert error(returned, trajectory.latents[0]) > 0.01
+    errors = [off(steps) for steps in (100, 200, 400, 800)]
+    assert all(1.8 < coarse / fine < 2.2 for coarse, fine in pairwise(errors)) and errors[-1] < 0.01
+    refined = invert(clean(), levels(20, lowest), gaussian, 60)
+    assert error(sample_back(refined.start, refined.sigmas, gaussian), clean()) < 1e-12
+
+
+def test_sampling_back_asks_the_model_once_per_step_at_the_upper_level():
+    asked = []
+
+    def listening(x, sigma):
+        asked.append(sigma)
+        return gaussian(x, sigma)
+
+    sample_back(clean(), levels(5), listening)
+    assert asked == levels(5)[:0:-1]
+    with pytest.raises(InversionError, match="have to ascend"):
+        sample_back(clean(), levels(5)[::-1], gaussian)
+    with pytest.raises(InversionError, match=r"not finite at noise level 1\b"):
+        sample_back(clean(), [0, 1, 3], lambda x, sigma: x * math.nan if sigma == 3 else gaussian(x, sigma))
 
 
 @pytest.mark.parametrize("steps", [1, 4, 20])

@@ -32,6 +32,7 @@ valid = st.fixed_dictionaries(
         "inversion_steps": counts,
         "inversion_refinements": st.integers(0, 100),
         "rectify": st.booleans(),
+        "check_inversion": st.booleans(),
         "show_source": st.booleans(),
         "mask": st.sampled_from(["none", "words", "painted"]),
         "mask_threshold": st.just("auto") | st.floats(0, 1),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 
 import pytest
@@ -20,7 +21,14 @@ def trajectory(seed: int) -> SourceTrajectory:
 
 
 def equal(one: SourceTrajectory | None, other: SourceTrajectory) -> bool:
-    return one is not None and one.sigmas == other.sigmas and all(map(torch.equal, one.latents, other.latents))
+    if one is None or (one.returned is None) != (other.returned is None):
+        return False
+    returned = one.returned is None or torch.equal(one.returned, other.returned)
+    return returned and one.sigmas == other.sigmas and all(map(torch.equal, one.latents, other.latents))
+
+
+def checked(seed: int) -> SourceTrajectory:
+    return dataclasses.replace(trajectory(seed), returned=trajectory(seed + 100).latents[0])
 
 
 def test_the_least_recently_used_goes_first():
@@ -53,6 +61,16 @@ def test_files_outlive_the_process(tmp_path):
     assert [path.suffix for path in (tmp_path / "new").iterdir()] == [".safetensors"]  # nothing half-written
 
 
+def test_a_check_is_kept_with_its_trajectory_and_counted(tmp_path):
+    """Also over an earlier file without one, which is still found."""
+    cache = TrajectoryCache(2 * SIZE, tmp_path)
+    cache.put("a", trajectory(1))
+    assert equal(TrajectoryCache(2 * SIZE, tmp_path).get("a"), trajectory(1))
+    cache.put("a", checked(1))
+    assert cache.size == SIZE + SIZE // 3 and equal(cache.get("a"), checked(1))
+    assert equal(TrajectoryCache(2 * SIZE, tmp_path).get("a"), checked(1))
+
+
 def test_files_are_bounded_too(tmp_path):
     cache = TrajectoryCache(3 * SIZE, tmp_path)
     for number in range(5):
@@ -61,7 +79,7 @@ def test_files_are_bounded_too(tmp_path):
     assert kept[-1] == 4 and 1 <= len(kept) <= 3
 
 
-@pytest.mark.parametrize("damage", ["empty", "cut", "text", "other", "sigmas", "nan"])
+@pytest.mark.parametrize("damage", ["empty", "cut", "text", "other", "sigmas", "nan", "returned", "returned-nan"])
 def test_a_damaged_file_is_discarded_with_a_warning(tmp_path, caplog, damage):
     TrajectoryCache(9 * SIZE, tmp_path).put("a", trajectory(1))
     (file,) = tmp_path.iterdir()
@@ -72,6 +90,9 @@ def test_a_damaged_file_is_discarded_with_a_warning(tmp_path, caplog, damage):
         broken = trajectory(1)
         broken.latents[1][0, 0, 0, 0] = torch.nan
         TrajectoryCache(9 * SIZE, tmp_path).put("a", broken)
+    elif damage.startswith("returned"):
+        latents = torch.zeros(1, 4, 8, 7) if damage == "returned" else torch.full((1, 4, 8, 8), torch.nan)
+        TrajectoryCache(9 * SIZE, tmp_path).put("a", dataclasses.replace(trajectory(1), returned=latents))
     else:
         damaged = {"empty": b"", "cut": content[:-50], "text": b"no trajectory" * 40}
         damaged["sigmas"] = content.replace(b"[0.0, 1.5, 14.6]", b"[1.5, 0.0, 14.6]")

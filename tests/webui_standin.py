@@ -185,7 +185,7 @@ def installed() -> Iterator[StandIn]:
     host = StandIn()
     package = types.ModuleType("modules")
     parts = {name: getattr(host, name) for name in MODULES}
-    untouched = ("extra_networks", "paths", "sd_models", "sd_samplers_common", "ui_components")
+    untouched = ("extra_networks", "paths", "processing", "sd_models", "sd_samplers_common", "ui_components")
     parts |= {name: types.ModuleType(f"modules.{name}") for name in untouched}
     fakes = {"modules": package, **{f"modules.{name}": part for name, part in parts.items()}}
     vars(package).update(parts)

@@ -144,8 +144,9 @@ def _report_reconstruction(p: Any, image: RealImage, decoded: list[Any]) -> None
     decibels = image.reconstruction(decoded)
     if decibels is None:
         return
-    infotext.write_reconstruction(p, decibels)
-    advice = image.advice(decibels)
+    unrectified = image.sampled_back()
+    infotext.write_reconstruction(p, decibels, unrectified)
+    advice = image.advice(decibels, unrectified)
     if advice:
         p.comment(advice)
 

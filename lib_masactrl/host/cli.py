@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 #: --more-targets is repeatable, and `edit` spells the inversion's its own way.
 _NO_PLAIN_FLAG = (
     *("enabled", "source", "more_targets"),
-    *("inversion_steps", "inversion_refinements", "rectify"),
+    *("inversion_steps", "inversion_refinements", "rectify", "check_inversion"),
 )
 
 _MAXIMUM_SEED = 2**32 - 1
@@ -75,6 +75,8 @@ def _parser() -> argparse.ArgumentParser:
     edit.add_argument("--height", type=int, help="pixels; default: the picture's, 768 at most")
     edit.add_argument("--refine", type=int, default=0, help="fixed-point iterations per inversion step; default: 0")
     edit.add_argument("--no-rectify", action="store_true", help="let the source drift from the picture's trajectory")
+    check = "also sample the picture back from its inverted noise alone, and tell the PSNR"
+    edit.add_argument("--check-inversion", action="store_true", help=check)
     edit.set_defaults(run=_edit)
     return parser
 
@@ -201,7 +203,9 @@ def _edit(options: argparse.Namespace) -> None:
     from lib_masactrl.host.standalone.sampling import BranchPrompts, SamplingPlan, control_for
 
     sampler, steps, source_prompt = options.sampler, options.steps, settings.source_prompt
-    inversion = InversionPlan(sampler, steps, source_prompt, options.refine, not options.no_rectify)
+    inversion = InversionPlan(
+        sampler, steps, source_prompt, options.refine, not options.no_rectify, options.check_inversion
+    )
     unsized = SamplingPlan(sampler, steps, options.cfg_scale)
     picture = read_picture(options.image)
     model = load_checkpoint(options.checkpoint, options.device, options.half)

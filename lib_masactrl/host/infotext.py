@@ -19,7 +19,7 @@ from lib_masactrl.version import VERSION
 _PREFIX = "MasaCtrl "
 _RESULT, _BRANCH, _VERSION = "MasaCtrl result", "MasaCtrl branch", "MasaCtrl version"
 _FOREGROUND = "MasaCtrl foreground"
-_INVERSION, _PSNR = "MasaCtrl inversion", "MasaCtrl PSNR"
+_INVERSION, _PSNR, _UNRECTIFIED = "MasaCtrl inversion", "MasaCtrl PSNR", "MasaCtrl PSNR unrectified"
 
 _ENABLED = SETTINGS[0]
 
@@ -60,14 +60,16 @@ def write_foreground(p: Any, said: str) -> None:
 
 
 def write_inversion(p: Any, evaluations: int) -> None:
-    """Write what inverting a real image took; nothing, if the trajectory was kept from an earlier request."""
+    """Write what inverting a real image and checking that took; nothing, if both are kept from an earlier request."""
     said = f"{evaluations} U-Net calls" if evaluations else "kept from an earlier request"
     p.extra_generation_params[_INVERSION] = said
 
 
-def write_reconstruction(p: Any, decibels: float) -> None:
-    """Write how well the source of a real image kept it."""
+def write_reconstruction(p: Any, decibels: float, unrectified: float | None) -> None:
+    """Write how well the source of a real image kept it, and plain sampling from the inverted noise, if checked."""
     p.extra_generation_params[_PSNR] = f"{decibels:.1f} dB"
+    if unrectified is not None:
+        p.extra_generation_params[_UNRECTIFIED] = f"{unrectified:.1f} dB"
 
 
 def of_branch(settings: MasaCtrlSettings, branch: Branch) -> dict[str, str]:

@@ -6,22 +6,32 @@ settled, the latent has been encoded, and what the function is given is where sa
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import logging
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
-from modules import paths, sd_samplers_common, shared
+from modules import paths, processing, sd_samplers_common, shared
 from torch import Tensor, nn
 
 from lib_masactrl.branches import Branch
 from lib_masactrl.host.controlnet import silenced
 from lib_masactrl.host.denoising import Conditioning, denoiser, noise_schedule, rows_of
 from lib_masactrl.host.sampler_levels import Levels, sampler_levels
-from lib_masactrl.inversion import Denoise, NoiseSchedule, SourceTrajectory, invert, psnr, signal_scale, subdivided
+from lib_masactrl.inversion import (
+    Denoise,
+    NoiseSchedule,
+    SourceTrajectory,
+    invert,
+    psnr,
+    sample_back,
+    signal_scale,
+    subdivided,
+)
 from lib_masactrl.settings import MasaCtrlSettings
 from lib_masactrl.trajectory_cache import TrajectoryCache, cache_key
 
@@ -80,7 +90,7 @@ class RealImage:
         self._trajectories: dict[int, SourceTrajectory] = {}
         self._levels = Levels((), preserving=False, churn=False)
         self._schedules: dict[int, NoiseSchedule] = {}
-        #: U-Net evaluations that inversion took; ``None`` until it is done.
+        #: U-Net evaluations that inversion and its check took; ``None`` until they are done.
         self.evaluations: int | None = None
 
     @contextmanager
@@ -130,25 +140,56 @@ class RealImage:
         Args:
             decoded: one (3, height, width) in 0..1 per branch.
         """
+        return self._likeness([decoded[row] for row in self._source_rows])
+
+    def sampled_back(self) -> float | None:
+        """The same of plain sampling from the inverted noise; ``None`` where that was not checked."""
+        if not self._settings.check_inversion or not self._trajectories or self._pictures is None:
+            return None
+        groups = [self._branches[row].group for row in self._source_rows]
+        latents = [latent for group in groups if (latent := self._trajectories[group].returned) is not None]
+        pictures = {latent: self._decoded(latent) for latent in set(latents)}  # equal pictures share one
+        return self._likeness([pictures[latent] for latent in latents])
+
+    def advice(self, decibels: float, sampled_back: float | None) -> str | None:
+        """One line for a source that is visibly not its picture, or for an inversion from which none would be.
+
+        Args:
+            decibels: what :meth:`reconstruction` tells.
+            sampled_back: what :meth:`sampled_back` tells.
+        """
+        if decibels < _POOR and self._settings.rectify:
+            return (
+                f"MasaCtrl: the source keeps its picture at {decibels:.1f} dB only. The VAE loses that much: try a "
+                "larger size or another VAE."
+            )
+        if decibels < _POOR:
+            return (
+                f"MasaCtrl: the source keeps its picture at {decibels:.1f} dB only. Switch Rectify on, or raise "
+                "Inversion steps or Inversion refinements."
+            )
+        if sampled_back is not None and sampled_back < _POOR:
+            return (
+                f"MasaCtrl: sampled back from its inverted noise, the picture is kept at {sampled_back:.1f} dB only. "
+                "Raise Inversion steps or Inversion refinements."
+            )
+        return None
+
+    def _likeness(self, sources: list[Tensor]) -> float | None:
+        """PSNR in dB of one (3, height, width) in 0..1 per source against its picture."""
         if self._pictures is None:
             return None
-        size = tuple(decoded[0].shape[-2:])
+        size = tuple(sources[0].shape[-2:])
         wanted = self._pictures[self._source_rows]
         if wanted.shape[-2:] != size:  # resize mode "latent upscale" encodes the picture in its own size
             wanted = nn.functional.interpolate(wanted, size=size, mode="bilinear", antialias=True)
-        return psnr(torch.stack([decoded[row].float().cpu() for row in self._source_rows]), wanted)
+        return psnr(torch.stack([source.float().cpu() for source in sources]), wanted)
 
-    def advice(self, decibels: float) -> str | None:
-        """One line for a source that is visibly not its picture."""
-        if decibels >= _POOR:
-            return None
-        if self._settings.rectify:
-            return f"MasaCtrl: the source keeps its picture at {decibels:.1f} dB only. The VAE loses that much: try a "
-            "larger size or another VAE."
-        return (
-            f"MasaCtrl: the source keeps its picture at {decibels:.1f} dB only. Switch Rectify on, or raise Inversion "
-            "steps or Inversion refinements."
-        )
+    def _decoded(self, latent: Tensor) -> Tensor:
+        """A latent (1, channels, h, w) of the lowest level as the host's VAE's picture (3, height, width) in 0..1."""
+        own = (latent / self._levels.scale(self._levels.primary[-1])).to(self._p.init_latent)
+        decoded: Tensor = processing.decode_latent_batch(self._p.sd_model, own, target_device=torch.device("cpu"))[0]
+        return (decoded.float() / 2 + 0.5).clamp(0, 1)
 
     def _start(self, x: Tensor) -> Tensor:
         top = self._levels.primary[0]
@@ -169,30 +210,41 @@ class RealImage:
     def _invert(self, model: Any, sampler: Any, x: Tensor, options: Mapping[str, Any]) -> None:
         configure_cache()
         self._levels = sampler_levels(model, sampler, x, options, self._schedule())
-        path = self._path()
-        conds = Conditioning(model, self._levels.primary)
-        latents = self._p.init_latent
-        missing: dict[str, list[int]] = {}
-        for row in self._source_rows:
-            key = self._key(row, path, conds.of_row(row))
-            kept = CACHE.get(key) if key not in missing else None
-            if kept is None:
-                missing.setdefault(key, []).append(row)
-            else:
-                self._trajectories[self._branches[row].group] = kept
-        evaluations = (len(path) - 1) * (1 + self._settings.inversion_refinements)
+        path, conds = self._path(), Conditioning(model, self._levels.primary)
+        keys = {row: self._key(row, path, conds.of_row(row)) for row in self._source_rows}
+        rows: dict[str, int] = {}  # equal pictures share one
+        for row, key in keys.items():
+            rows.setdefault(key, row)
+        found = {key: kept for key in rows if (kept := CACHE.get(key)) is not None}
+        steps, refinements = len(path) - 1, self._settings.inversion_refinements
+        evaluations = 0
+
+        def watched(asked: list[str], count: int, said: str) -> AbstractContextManager[Denoise]:
+            nonlocal evaluations
+            evaluations += count
+            own = [rows[key] for key in asked]
+            image_cond = rows_of(model.sampler.sampler_extra_args["image_cond"], own)
+            return _watched(denoiser(shared.sd_model, conds.at(own), image_cond), count, said)
+
+        missing = [key for key in rows if key not in found]
         if missing:
-            rows = [same[0] for same in missing.values()]
-            clean = latents[rows].float() * self._levels.scale(path[0])
-            image_cond = rows_of(model.sampler.sampler_extra_args["image_cond"], rows)
-            with _watched(denoiser(shared.sd_model, conds.at(rows), image_cond), evaluations) as denoise:
-                found = invert(clean, path, denoise, self._settings.inversion_refinements)
-            for index, (key, same) in enumerate(missing.items()):
-                own = tuple(latent[index : index + 1].cpu() for latent in found.latents)
-                trajectory = SourceTrajectory(found.sigmas, own)
-                CACHE.put(key, trajectory)
-                self._trajectories.update({self._branches[row].group: trajectory for row in same})
-        self.evaluations = evaluations if missing else 0
+            clean = self._p.init_latent[[rows[key] for key in missing]].float() * self._levels.scale(path[0])
+            with watched(missing, steps * (1 + refinements), "inverting the picture") as denoise:
+                inverted = invert(clean, path, denoise, refinements)
+            for index, key in enumerate(missing):
+                own = tuple(latent[index : index + 1].cpu() for latent in inverted.latents)
+                found[key] = SourceTrajectory(inverted.sigmas, own)
+                CACHE.put(key, found[key])
+        unchecked = [key for key in rows if found[key].returned is None]
+        if unchecked and self._settings.check_inversion:
+            start = torch.cat([found[key].start for key in unchecked]).to(x.device)
+            with watched(unchecked, steps, "checking the inversion") as denoise:
+                returned = sample_back(start, path, denoise).cpu()
+            for index, key in enumerate(unchecked):
+                found[key] = dataclasses.replace(found[key], returned=returned[index : index + 1])
+                CACHE.put(key, found[key])
+        self._trajectories = {self._branches[row].group: found[key] for row, key in keys.items()}
+        self.evaluations = evaluations
 
     def _path(self) -> tuple[float, ...]:
         """The levels to invert through, ascending: the sampler's, subdivided if more steps are asked for."""
@@ -240,7 +292,7 @@ def configure_cache() -> None:
 
 
 @contextmanager
-def _watched(denoise: Denoise, evaluations: int) -> Iterator[Denoise]:
+def _watched(denoise: Denoise, evaluations: int, said: str) -> Iterator[Denoise]:
     """``denoise`` under the host's eyes: progress bar, live preview, interrupt and skip.
 
     ``shared.state`` is where the host's own samplers report their progress; what `launch_sampling` wrote there for the
@@ -259,7 +311,7 @@ def _watched(denoise: Denoise, evaluations: int) -> Iterator[Denoise]:
         sd_samplers_common.store_latent(clean)
         return clean
 
-    state.sampling_steps, state.textinfo = evaluations, "MasaCtrl: inverting the picture"
+    state.sampling_steps, state.textinfo = evaluations, f"MasaCtrl: {said}"
     try:
         yield watched
     finally:

@@ -157,6 +157,34 @@ def test_a_more_exact_inversion(client: Client, photograph: Pixels, settings: di
     assert inversion_calls(client) == calls
 
 
+def test_an_inversion_is_checked_once(client: Client, photograph: Pixels) -> None:
+    """Eight steps take eight evaluations more, and none in later edits, whether or not the inversion was kept."""
+    base, prompt = asked(photograph), "checked"
+    plain = edit(client, base, source_prompt=prompt)
+    assert inversion_calls(client) == 8 and "unrectified" not in plain.infotexts[0]
+    later = edit(client, base, source_prompt=prompt, check_inversion=True)
+    assert inversion_calls(client) == 8 and said(later, "inversion") == "8 U-Net calls"
+    assert same(later.images, plain.images)
+    first = edit(client, base, source_prompt=f"{prompt} at once", check_inversion=True, inversion_refinements=1)
+    assert inversion_calls(client) == 24 and said(first, "inversion") == "24 U-Net calls"
+    second = edit(client, {**base, "prompt": "a dog"}, source_prompt=prompt, check_inversion=True)
+    assert said(second, "inversion") == KEPT and set(client.get("/fault/rows")) == {4}
+    assert said(second, "PSNR unrectified") == said(later, "PSNR unrectified")
+    edit(client, base, source_prompt=prompt, check_inversion=False)
+    assert inversion_calls(client) == 0
+
+
+@pytest.mark.parametrize("sampler", ["Euler", "DDIM"])
+def test_a_check_tells_what_a_free_source_keeps(client: Client, photograph: Pixels, sampler: str) -> None:
+    """Both take DDIM's steps from the same noise; the free source by the host's sampler."""
+    base, prompt = asked(photograph, steps=5, sampler_name=sampler), "a dog lying on the left"
+    checked = edit(client, base, source_prompt=prompt, check_inversion=True)
+    free = edit(client, base, source_prompt=prompt, rectify=False)
+    assert inversion_calls(client) == 0
+    unrectified = float(said(checked, "PSNR unrectified").removesuffix(" dB"))
+    assert abs(unrectified - decibels(free)) <= 0.1 and decibels(checked) > unrectified + 0.3
+
+
 def test_groups_targets_and_batches_share_one_inversion(client: Client, photograph: Pixels) -> None:
     base = asked(photograph, batch_size=2, n_iter=2)
     result = edit(client, base, source_prompt="groups", more_targets="a dog sitting on the left")

@@ -52,6 +52,12 @@ def edit_picture(run: Run, picture: Image.Image, inversion: InversionPlan) -> tu
     source = next(row for row, branch in enumerate(run.batch.branches) if branch.is_source)
     kept, possible = psnr(decoded[source : source + 1], wanted), psnr(run.model.decode(latent), wanted)
     entries = {"MasaCtrl PSNR": f"{kept:.1f} dB; VAE round trip {possible:.1f} dB"}
+    if image.returned is not None:
+        alone = psnr(run.model.decode(image.returned), wanted)
+        log.info("Sampled back from the inverted noise alone: PSNR %.1f dB.", alone)
+        entries["MasaCtrl PSNR unrectified"] = f"{alone:.1f} dB"
+        if alone < possible - _POOR:
+            log.info("The inversion is not exact; raise --refine, or take more --steps.")
     return decoded, entries | _said(inversion, kept, possible)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from lib_masactrl.errors import SettingsError
 from lib_masactrl.host.standalone.checkpoint import DiffusionModel
 from lib_masactrl.host.standalone.guidance import GuidedPrediction
 from lib_masactrl.host.standalone.samplers import SAMPLERS, noise_levels, scheduler_for
-from lib_masactrl.inversion import Denoise, SourceTrajectory, invert, signal_scale
+from lib_masactrl.inversion import Denoise, SourceTrajectory, invert, sample_back, signal_scale
 from lib_masactrl.settings import MAXIMUM_REFINEMENTS
 
 
@@ -27,6 +28,7 @@ class InversionPlan:
         source_prompt: describes the image; empty is allowed and what the paper takes.
         refinements: fixed-point iterations per inversion step; each costs one more U-Net call per step.
         rectify: put the source branch back on its trajectory before every U-Net call.
+        check: also sample back from the inverted noise alone; costs as much as an inversion without refinements.
 
     Raises:
         SettingsError: a value is not allowed.
@@ -37,6 +39,7 @@ class InversionPlan:
     source_prompt: str = ""
     refinements: int = 0
     rectify: bool = True
+    check: bool = False
 
     def __post_init__(self) -> None:
         allowed = [name for name, sampler in SAMPLERS.items() if not sampler.draws_noise]
@@ -63,6 +66,12 @@ class InvertedImage:
     levels: tuple[float, ...]
     exploding: bool
     rectify: bool
+
+    @property
+    def returned(self) -> Tensor | None:
+        """The images' latents (groups, channels, h, w) as sampled back, if that was asked for."""
+        latents = self.trajectory.returned
+        return None if latents is None else latents / _scale(self.trajectory.sigmas[0], self.exploding)
 
     def at(self, evaluation: int) -> Tensor:
         """The images' latents (groups, channels, h, w) at U-Net call ``evaluation``; past the last, in the result."""
@@ -109,8 +118,12 @@ def invert_image(model: DiffusionModel, latent: Tensor, plan: InversionPlan, pro
     levels, exploding = noise_levels(scheduler), SAMPLERS[plan.sampler].exploding
     ascending = sorted(set(levels))  # Heun evaluates twice at one level
     denoise = _denoise(model, [plan.source_prompt] * len(latent), dict(zip(levels, scheduler.timesteps)))
-    with _counted(denoise, (len(ascending) - 1) * (1 + plan.refinements), progress) as counted:
+    steps = len(ascending) - 1
+    with _counted(denoise, steps * (1 + plan.refinements + plan.check), progress) as counted:
         trajectory = invert(latent * _scale(levels[-1], exploding), ascending, counted, plan.refinements)
+        if plan.check:
+            returned = sample_back(trajectory.start, ascending, counted)
+            trajectory = dataclasses.replace(trajectory, returned=returned)
     return InvertedImage(trajectory, levels, exploding, plan.rectify)
 
 
