@@ -58,10 +58,10 @@ def opened(chromium: Any, client: Client) -> Iterator[Callable[..., Any]]:
         return page
 
     yield open_page
-    heard = list(complaints)  # a page that is closed aborts what it listens to
     for page in pages:
         page.close()
-    assert heard == []
+    # The stream of results, which Gradio 4 itself closes.
+    assert [said for said in complaints if not re.search(r"/queue/data\?.*ERR_ABORTED$", said)] == []
 
 
 def open_accordion(page: Any, tab: str) -> Any:

@@ -11,6 +11,7 @@ import numpy
 import pytest
 from PIL import Image
 
+from .client import largest_difference
 from .host import HostPaths, running
 from .test_browser import chromium, fill_request, generate, open_accordion, opened, screenshot, sync_api  # noqa: F401
 from .test_control_branches import leaves_no_hook, model  # noqa: F401  # fixtures
@@ -89,6 +90,10 @@ def made(page: Any, data: Path) -> list[Image.Image]:
     return [Image.open(file) for file in pictures(data)[before:]]
 
 
+def apart(one: Image.Image, other: Image.Image) -> float:
+    return largest_difference(*(numpy.asarray(picture.convert("RGB")) for picture in (one, other)))
+
+
 def test_what_a_recipe_set_up_is_what_is_made(
     opened: Callable[..., Any],  # noqa: F811
     model: str,  # noqa: F811
@@ -111,5 +116,6 @@ def test_what_a_recipe_set_up_is_what_is_made(
     guided, same_source = made(page, data)
     assert "ControlNet 0:" in guided.info["parameters"] and "canny" in guided.info["parameters"]
     assert "MasaCtrl result: 2 of 6 steps" in guided.info["parameters"]
-    assert same_source.tobytes() == source.tobytes()
-    assert guided.tobytes() != target.tobytes()
+    # Pictures: that the source is the same bit by bit is for test_control_branches.py, which sees latents.
+    assert apart(same_source, source) <= 1
+    assert apart(guided, target) > 8
