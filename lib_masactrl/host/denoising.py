@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
-from modules import prompt_parser
+from modules import prompt_parser, shared
 from torch import Tensor
 
 from lib_masactrl.inversion import Denoise, NoiseSchedule
@@ -47,7 +47,8 @@ def _patcher(sd_model: Any) -> Any:
 def _of_apply_model(sd_model: Any, cond_at: CondAt, image_cond: Tensor) -> Denoise:
     from k_diffusion.external import CompVisDenoiser, CompVisVDenoiser
 
-    model = (CompVisVDenoiser if sd_model.parameterization == "v" else CompVisDenoiser)(sd_model)
+    wrapper = CompVisVDenoiser if sd_model.parameterization == "v" else CompVisDenoiser
+    model = wrapper(sd_model, quantize=shared.opts.enable_quantization)  # as the host's samplers have it
 
     def denoise(x: Tensor, sigma: float) -> Tensor:
         cond = cond_at(sigma)

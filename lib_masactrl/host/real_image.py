@@ -279,7 +279,7 @@ class RealImage:
                 *(str(file), written, getattr(p, "sd_vae_name", None), getattr(p, "sd_vae_hash", None)),
                 *(shared.opts.data.get("sd_vae"), shared.opts.data.get("sd_vae_encode_method"), p.tiling),
                 *(sorted(networks.items()), p.get_token_merging_ratio(), self._settings.inversion_refinements),
-                *(shared.opts.data.get("sd_hypernetwork"), *conds),
+                *(shared.opts.data.get("sd_hypernetwork"), shared.opts.data.get("enable_quantization"), *conds),
             ]
         )
 

@@ -84,6 +84,15 @@ class Client:
         with numpy.load(file) as arrays:
             return [arrays[f"arr_{i}"] for i in range(len(arrays.files))]
 
+    def unet_calls(self) -> list[dict[str, numpy.ndarray]]:
+        """What each U-Net call of the last request with ``calls`` got and gave, by name, in order."""
+        found: dict[int, dict[str, numpy.ndarray]] = {}
+        with numpy.load(io.BytesIO(base64.b64decode(self.get("/fault/calls")["npz"]))) as arrays:
+            for key in arrays.files:
+                number, name = key.split("/")
+                found.setdefault(int(number), {})[name] = arrays[key]
+        return [found[number] for number in sorted(found)]
+
     def traced(self, request: dict[str, Any]) -> list[numpy.ndarray]:
         """Run a txt2img request and return its trace."""
         self.txt2img(fault(request, trace=True))

@@ -32,7 +32,7 @@ BOOT_SECONDS = 600
 OVERRIDDEN = [
     *("batch_cond_uncond", "pad_cond_uncond", "eta_noise_seed_delta", "img2img_color_correction", "return_grid"),
     *("grid_save", "token_merging_ratio", "hypertile_enable_unet", "hypertile_enable_unet_secondpass"),
-    *("sd_unet", "img2img_extra_noise"),
+    *("sd_unet", "img2img_extra_noise", "enable_quantization"),
 ]
 FLAGS = [
     *("--skip-prepare-environment", "--skip-torch-cuda-test", "--skip-python-version-check", "--skip-version-check"),

@@ -127,6 +127,34 @@ def test_a_real_image_is_kept_and_inverted_once(client: Client, sampler: str) ->
     assert not same(first_trace[-1:], client.trace()[-1:])
 
 
+@pytest.mark.parametrize(
+    ("sampler", "options"), [("DDIM", {}), ("Euler", {}), ("Euler", {"enable_quantization": True})]
+)
+def test_inversion_asks_the_network_as_the_sampler_does(client: Client, sampler: str, options: dict[str, bool]) -> None:
+    """Law 8: sampling back by inversion's model is what the host's sampler does with a free source.
+
+    The first call of both is the same to rounding, and so are the conditioning and the timesteps of all calls. Random
+    weights enlarge what rounding leaves from step to step, and a coarse inversion through them need not be exact.
+    """
+    base = request(TARGET, init_images=[encoded(PICTURE)], denoising_strength=1.0, sampler_name=sampler)
+    asked = fault({**base, "override_settings": options}, calls=True, encoder_seed=0)
+    client.img2img(controlled(asked, source_prompt="free", rectify=False, check_inversion=True))
+    calls = client.unet_calls()
+    sampled = [call for call in calls if len(call["x"]) == 4]  # target and source, each with and without its prompt
+    back = [call for call in calls if len(call["x"]) == 1][-len(sampled) :]
+    assert len(sampled) >= 6 and len(calls) == 3 * len(sampled)
+    for name in sampled[0]:
+        steps = 1 if name in ("x", "output") else len(sampled)
+        allowed = 0 if name in ("context", "y") else 1e-4 if name == "output" else 1e-5
+        assert max(_apart(mine[name], theirs[name]) for mine, theirs in zip(back[:steps], sampled)) <= allowed, name
+
+
+def test_a_rectified_source_is_the_encoded_picture_in_every_sampler(client: Client) -> None:
+    """Law 8. The decoder's weights are random too, so the pictures are compared with each other."""
+    first, *others = [_edit(client, TARGET, sampler)[0].images[1] for sampler in SAMPLERS]
+    assert all(largest_difference(first, other) <= 1 for other in others)
+
+
 def _edit(client: Client, prompt: str, sampler: str) -> tuple[Result, int]:
     """The result, and how many U-Net calls inversion took."""
     base = request(prompt, init_images=[encoded(PICTURE)], denoising_strength=1.0, sampler_name=sampler)
@@ -134,6 +162,11 @@ def _edit(client: Client, prompt: str, sampler: str) -> tuple[Result, int]:
     client.get("/fault/rows")  # forget what was counted before
     result = client.img2img(controlled(asked, source_prompt=sampler))
     return result, sum(rows == 1 for rows in client.get("/fault/rows"))
+
+
+def _apart(alone: numpy.ndarray, together: numpy.ndarray) -> float:
+    """The largest difference of a call's only row to the source's of target and source, over the largest value."""
+    return float(abs(alone[0] - together[1]).max() / abs(alone).max().clip(1))
 
 
 def _said(result: Result, entry: str) -> str:

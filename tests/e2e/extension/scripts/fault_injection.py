@@ -13,7 +13,8 @@ Idle (no argument) it touches no request. Over the API its one argument is an ob
 * ``low_memory``: let the Forge family believe that no more rows than these fit into one U-Net call, so that it
   evaluates cond and uncond apart (AUTOMATIC1111 has an option for that);
 * ``trace``: keep the denoised latents of every denoiser evaluation, for ``GET /fault/trace``;
-* ``count``: keep the number of rows of every U-Net call since the last ``GET /fault/rows``.
+* ``count``: keep the number of rows of every U-Net call since the last ``GET /fault/rows``;
+* ``calls``: keep what every U-Net call gets and gives, for ``GET /fault/calls``.
 
 ``POST /fault/batch`` runs the img2img tab's Batch mode, which the host's API does not offer.
 """
@@ -60,9 +61,11 @@ class Watch:
 
     def __init__(self):
         self.rows: list[int] = []
+        self.calls: list[dict[str, numpy.ndarray]] = []
 
     def clear(self):
         self.traces = None
+        self.calls = []
         if self.replaced is not None:
             model, unet = self.replaced
             model.diffusion_model = unet
@@ -86,6 +89,8 @@ class Watch:
             self.run_short_of_memory(wanted["low_memory"])
         if wanted.get("count"):
             self.count()
+        if wanted.get("calls"):
+            self.keep_calls()
         if "raise_at_call" in wanted:
             self.raise_at(int(wanted["raise_at_call"]))
 
@@ -95,6 +100,16 @@ class Watch:
                 self.rows.append(len(args[0]))
 
         self.hook = register_module_forward_pre_hook(note)
+
+    def keep_calls(self):
+        """By the names that the U-Net's ``forward`` gives them in AUTOMATIC1111's two families of models."""
+
+        def keep(module, args, kwargs, output):
+            given = {**dict(zip(("x", "timesteps", "context", "y"), args)), **kwargs, "output": output}
+            tensors = {name: value for name, value in given.items() if isinstance(value, torch.Tensor)}
+            self.calls.append({name: value.detach().float().cpu().numpy() for name, value in tensors.items()})
+
+        self.hook = unet_of(shared.sd_model).register_forward_hook(keep, with_kwargs=True)
 
     def raise_at(self, call):
         """In the middle of whichever model is the host's by then: a refiner may bring another.
@@ -257,6 +272,12 @@ def trace():
     return {"npz": base64.b64encode(file.getvalue()).decode("ascii")}
 
 
+def calls():
+    file = io.BytesIO()
+    numpy.savez(file, **{f"{n}/{name}": value for n, call in enumerate(watch.calls) for name, value in call.items()})
+    return {"npz": base64.b64encode(file.getvalue()).decode("ascii")}
+
+
 def masactrl(tab):
     runner = scripts.scripts_img2img if tab == "img2img" else scripts.scripts_txt2img
     return runner, next(script for script in runner.alwayson_scripts if script.title() == "MasaCtrl")
@@ -364,7 +385,7 @@ def add_routes(_, app):
     app.add_api_route("/fault/words", words, methods=["POST"])
     global host_api
     host_api = next(r.endpoint.__self__ for r in app.routes if getattr(r, "path", "") == "/sdapi/v1/txt2img")
-    for route in (hooks, memory, axes, trace, rows, networks):
+    for route in (hooks, memory, axes, trace, calls, rows, networks):
         app.add_api_route(f"/fault/{route.__name__}", route, methods=["GET"])
     for route in (infotext, paste, script_args, batch, reload_ui):
         app.add_api_route(f"/fault/{route.__name__}", route, methods=["POST"])
