@@ -21,6 +21,7 @@ TABS = ("txt2img", "img2img")
 TYPES = {"sketch": "Scribble", "canny": "Canny", "pose": "OpenPose", "depth": "Depth"}
 
 expect = sync_api.expect
+expect.set_options(timeout=30_000)  # of a machine that is busy besides
 
 
 def unit(page: Any, tab: str, part: str, number: int = 0) -> Any:
