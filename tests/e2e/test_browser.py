@@ -172,7 +172,7 @@ def open_settings_page(page: Any) -> Any:
     page.evaluate("() => [...document.querySelectorAll('#tabs > .tab-nav button')].at(-2).click()")
     page.locator("#settings > .tab-nav button", has_text="MasaCtrl").click()
     sync_api.expect(page.locator("#setting_masactrl_cache_mib input[type=number]")).to_be_visible()
-    return page.locator("#column_settings_masactrl")
+    return page.locator("#settings_masactrl")
 
 
 def test_settings_page(opened: Callable[..., Any]) -> None:
