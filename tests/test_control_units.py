@@ -192,11 +192,59 @@ def test_forge_gets_a_weight_per_image(host):
     assert on_forge(host, settings, units, enumerate([model, model])) == [[0.5, 0.5, 2.0], None]
 
 
+class Merging:
+    """reForge's ``ControlBase``: reads no weights per image, and applies its strength to a shared signal once."""
+
+    __module__ = "types"  # in which no function reads the weights
+    advanced_frame_weighting: list[float] | None = None
+
+    def control_merge(self, control, previous, output_dtype):
+        for signal in {id(signal): signal for signals in control.values() for signal in signals}.values():
+            if signal is not None:
+                signal *= 3
+        return control, previous
+
+
+def test_reforge_weights_each_image_where_signals_are_merged(host):
+    """Row r of a call is image r % 3; once, however often the unit is looked at; the unit's own signals stay."""
+    controlnet = importlib.import_module("lib_masactrl.host.controlnet")
+    net, shared, alone = Merging(), torch.ones(6, 1, 1, 1), torch.ones(3, 2)
+    net.advanced_frame_weighting = [0.5, 0.0, 2.0]
+    for _ in range(2):
+        controlnet._weight_where_merged(None, net)
+    merged, previous = net.control_merge({"input": [shared, None, shared], "middle": [alone]}, "before", None)
+    assert previous == "before" and merged["input"][1] is None
+    assert merged["input"][0].flatten().tolist() == [1.5, 0.0, 6.0] * 2
+    assert merged["input"][2] is merged["input"][0]
+    assert merged["middle"][0].tolist() == [[1.5, 1.5], [0.0, 0.0], [6.0, 6.0]]
+    assert shared.eq(1).all() and "control_merge" not in vars(Merging())
+
+
+def test_a_net_s_picture_is_known_as_its_unit_s(host):
+    """reForge splits a unit's pictures by iteration, so that its nets have other tensors of the same memory."""
+    is_of = importlib.import_module("lib_masactrl.host.controlnet")._is_of
+    pictures, text = torch.zeros(4, 3, 8, 8), object()
+    assert is_of(pictures, pictures) and is_of(pictures.split(2)[1], pictures) and is_of(text, text)
+    assert not is_of(pictures.clone(), pictures) and not is_of(pictures, None) and not is_of(object(), text)
+
+
 def test_forge_refuses_a_unit_that_failed(host):
     """Its ControlNet stops at the first unit that fails, and the host goes on without that one and all after it."""
     units = ({"module": "none"}, {"module": "canny", "enabled": False}, {"module": "depth_midas"})
     with pytest.raises(UnsupportedCombinationError, match=r"nothing of unit 2 .depth_midas."):
         on_forge(host, MasaCtrlSettings(), units, [(0, SimpleNamespace(model_patcher=Linked(None)))])
+
+
+def test_forge_is_stopped_before_the_first_u_net_call(host):
+    """A unit's fault is known once the host has linked it, in the first evaluation; no time goes into the others."""
+    blocks_run = []
+    block = host.shared.sd_model.model.diffusion_model.input_blocks[0]
+    hook = block.register_forward_hook(lambda *_: blocks_run.append(block))
+    script = SimpleNamespace(title=lambda: "ControlNet", args_from=0, args_to=9, current_params={})
+    p = Request(host, scripts=SimpleNamespace(alwayson_scripts=[script]), script_args=(UNIT,))
+    with hook, pytest.raises(UnsupportedCombinationError, match="nothing of unit 0"):
+        host.process_images(p, host.script, NAMED)
+    assert not blocks_run
 
 
 def test_forge_refuses_what_has_no_weight_per_image(host):

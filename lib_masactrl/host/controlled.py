@@ -91,7 +91,7 @@ class ControlledSampling:
             if unet is not self._attached_to:
                 self._attach_to(unet)
             self._units.refresh()
-        except MasaCtrlError as error:  # the host would swallow it here; raised when sampling is over
+        except MasaCtrlError as error:  # the host would swallow it here; raised in the U-Net call that follows
             self._failure = error
 
     def report(self) -> None:
@@ -132,6 +132,8 @@ class ControlledSampling:
         """
         if self._inverting:
             return None
+        if self._failure is not None:
+            raise self._failure
         x = args[0] if args else kwargs["x"]
         rows = x.shape[0]
         hires, step = bool(getattr(self._p, "is_hr_pass", False)), self._step()

@@ -6,7 +6,8 @@ extension is edited, and nothing is put on a model that it keeps for later reque
 * Mikubill's sd-webui-controlnet passes each control signal through ``apply_effective_region_mask``, a method of an
   object it makes for the request (``ControlParams``, ``scripts/hook.py``), or of the IP-Adapter's model. While a
   request is sampled, an instance attribute of that name weights the signal's rows as well.
-* Forge's built-in ControlNet has a weight per image of the batch: ``advanced_frame_weighting``.
+* Forge's built-in ControlNet has a weight per image of the batch: ``advanced_frame_weighting``. reForge takes the same
+  list but never reads it; there, the control signals are weighted where a unit merges them with those before it.
 """
 
 from __future__ import annotations
@@ -145,13 +146,14 @@ class BranchGuidance:
             if not hasattr(getattr(params.model, "model_patcher", None), "get_control"):
                 raise unit.refusal(f"is of a kind ({type(params.model).__name__}) that has no weight per image")
             hints = (params.control_cond, params.control_cond_for_hr_fix)
-            nets = [net for net in linked if any(net.cond_hint_original is hint for hint in hints)]
+            nets = [net for net in linked if any(_is_of(net.cond_hint_original, hint) for hint in hints)]
             if not nets and not getattr(self._p, "enable_hr", False):  # in hires fix a unit may sit out a pass
                 raise unit.refusal("is given its control picture by its preprocessor")
             for net in nets:
-                _check_reads_frame_weights(unit, net)
                 # This WebUI itself gives image i of a batch picture i % pictures, which is its target's own.
                 net.advanced_frame_weighting = [unit.guidance.weight(branch.target) for branch in self._branches]
+                if not hasattr(sys.modules[type(net).__module__], "compute_controlnet_weighting"):  # reForge
+                    _weight_where_merged(unit, net)
 
     def _enabled_units(self, by_default: bool) -> list[_Unit]:
         units = []
@@ -270,7 +272,35 @@ def _nothing_made(unit: _Unit) -> UnsupportedCombinationError:
     )
 
 
-def _check_reads_frame_weights(unit: _Unit, net: Any) -> None:
-    """reForge has the attribute as well, but never reads it."""
-    if not hasattr(sys.modules[type(net).__module__], "compute_controlnet_weighting"):
+def _is_of(given: Any, picture: Any) -> bool:
+    """Whether a unit's control picture is what a net was given: itself, or reForge's part of it for one iteration."""
+    if isinstance(given, torch.Tensor) and isinstance(picture, torch.Tensor):
+        return given.untyped_storage().data_ptr() == picture.untyped_storage().data_ptr()
+    return given is picture
+
+
+def _weight_where_merged(unit: _Unit, net: Any) -> None:
+    """Let ``net`` weight its control signals by its ``advanced_frame_weighting``, image by image.
+
+    The host links a copy of the unit's model for every pass (``apply_controlnet_advanced``), so nothing is left behind.
+    """
+    if not hasattr(net, "control_merge"):
         raise unit.refusal("belongs to a WebUI whose ControlNet has no weight per image")
+    if "control_merge" in vars(net):
+        return
+    merge = net.control_merge
+
+    def weighted(control: dict[str, list[torch.Tensor | None]], *args: Any, **kwargs: Any) -> Any:
+        of_signal: dict[int, torch.Tensor] = {}  # blocks may share one, which the host multiplies by its strength once
+
+        def rows(signal: torch.Tensor | None) -> torch.Tensor | None:
+            if signal is not None and id(signal) not in of_signal:
+                weights = signal.new_tensor(net.advanced_frame_weighting)
+                passes = len(signal) // len(weights)
+                of_signal[id(signal)] = signal * weights.repeat(passes).view(-1, *[1] * (signal.ndim - 1))
+            return None if signal is None else of_signal[id(signal)]
+
+        own = {place: [rows(signal) for signal in signals] for place, signals in control.items()}
+        return merge(own, *args, **kwargs)
+
+    net.control_merge = weighted
