@@ -11,7 +11,7 @@ import struct
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -92,7 +92,9 @@ def _own_checkpoint(checkout: Path) -> Path:
 
 
 @contextmanager
-def running(paths: HostPaths, data: Path, *, extension: str | None = "sd-webui-masactrl") -> Iterator[Client]:
+def running(
+    paths: HostPaths, data: Path, *, extension: str | None = "sd-webui-masactrl", flags: Sequence[str] = ()
+) -> Iterator[Client]:
     """A WebUI with the fault extension and MasaCtrl in the folder ``extension``. Its log is ``data/server.log``."""
     prepare(paths, data, extension=extension)
     with socket.socket() as probe:
@@ -124,6 +126,7 @@ def running(paths: HostPaths, data: Path, *, extension: str | None = "sd-webui-m
                 *FLAGS,
                 *(FORGE_FLAGS if is_forge(paths.checkout) else A1111_FLAGS),
                 *places,
+                *flags,
             ],
             cwd=paths.checkout,
             env=environment,
