@@ -76,8 +76,7 @@ UNEDITED = Row("real image, autoencoder's round trip", unedited)
 SYNTHESIS = Section(
     "synthesis",
     "Consistent synthesis",
-    "Source and target are both painted from captions, from the same noise. An earlier run of six of these lines on "
-    "200 pairs is [kept](proving-ground-200-pairs.md).",
+    "Source and target are both painted from captions, from the same noise.",
     (NO_CONTROL, *SDEDIT, mutual(25, 10), mutual(10, 10), mutual(4, 10), mutual(0, 0), UNION),
     (NO_CONTROL, *SDEDIT, mutual(25, 10), mutual(4, 10), mutual(0, 0), UNION),
 )
