@@ -77,8 +77,17 @@ def test_benchmarks(command, capsys, monkeypatch):
 
 @pytest.mark.parametrize("command", [c for c in commands() if c.startswith("python run.py ")])
 def test_run_py(command):
-    _, programs = run.COMMANDS[command.split()[2]]
-    assert all(importlib.util.find_spec(module) for _, module, *_ in programs)
+    """Each of its programs is in this repository, or in the requirements that it installs first."""
+    requirements, programs = run.COMMANDS[command.split()[2]]
+    installed = required(run.REQUIREMENTS / requirements)
+    assert all((ROOT / module).is_dir() or module in installed for _, module, *_ in programs)
+
+
+def required(requirements):
+    """The names of the packages that a requirements file asks for, those of the files it includes too."""
+    lines = requirements.read_text(encoding="utf-8").splitlines()
+    included = [required(requirements.parent / line[3:].strip()) for line in lines if line.startswith("-r ")]
+    return set().union(re.findall(r"^([\w-]+)", "\n".join(lines), re.MULTILINE), *included)
 
 
 @pytest.mark.parametrize("command", [c for c in commands() if "pytest" in c])
