@@ -153,9 +153,15 @@ class MasaCtrlSettings:
         "Whom each ControlNet unit guides, in the order of the units: target, source, both, or each (a control picture "
         "per target, in order); a weight may follow. target 0.8, source: unit 0 the target, the others the source.",
     )
-
     show_masks: bool = _setting(
         FlagSetting, False, "Show masks", "Add every picture with its background dimmed to the results."
+    )
+    allow_plain: bool = _setting(
+        FlagSetting,
+        False,
+        "Allow plain",
+        "Where the model or the prompt cannot be controlled (Flux, SD 3, AND), make the picture without control and "
+        "say so, instead of an error.",
     )
 
     @property

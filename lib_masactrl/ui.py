@@ -42,6 +42,7 @@ _ADVANCED: tuple[tuple[str, ...], ...] = (
     ("rectify", "check_inversion"),
     ("control_guides",),
     ("show_source", "show_masks"),
+    ("allow_plain",),
 )
 
 #: Settings that mean something in one tab only; the other has their components, but does not show them.

@@ -256,6 +256,24 @@ def test_models_without_a_unet_are_refused(host):
         run(host)
 
 
+@pytest.mark.parametrize("given", [{}, {"batch_size": 2, "n_iter": 2}, {"init_images": ["one"]}])
+def test_what_cannot_be_controlled_is_made_plain_if_that_is_allowed(host, given):
+    joined = "a cat AND a hat"
+    p, allowed = run(host, {**NAMED, "source": "prompt", "allow_plain": True}, prompt=joined, **given)
+    _, plain = run(host, [False], prompt=joined, **given)
+    assert torch.equal(latents(allowed), latents(plain))
+    assert allowed.all_seeds == plain.all_seeds
+    assert leftovers(host, p) == []
+    assert "AND in the prompt" in p.extra_generation_params["MasaCtrl refusal"]
+    assert "MasaCtrl enabled" not in p.extra_generation_params
+    assert len(p.comments) == 1 and "without control" in p.comments[0]
+
+
+def test_a_wrong_setting_is_an_error_whether_plain_pictures_are_allowed_or_not(host):
+    with pytest.raises(SettingsError, match="start_layer"):
+        run(host, {**NAMED, "start_layer": 7, "allow_plain": True})
+
+
 def test_an_error_inside_sampling_leaves_nothing_and_the_next_image_is_the_same(host):
     before = latents(run(host, [False])[1])
     p = Request(host, batch_size=2)

@@ -31,12 +31,16 @@ class Request:
         self.extra_generation_params: dict[str, Any] = {}
         self.do_not_save_grid = self.enable_hr = self.is_hr_pass = False
         self.outpath_samples, self.batch_index = "outputs", 0
+        self.comments: list[str] = []
         self.sampler = types.SimpleNamespace(model_wrap_cfg=types.SimpleNamespace(steps=0, total_steps=0, step=0))
         vars(self).update(given)
 
     @property
     def sd_model(self) -> Any:
         return self.host.shared.sd_model
+
+    def comment(self, text: str) -> None:
+        self.comments.append(text)
 
     def setup_prompts(self) -> None:
         count = self.batch_size * self.n_iter

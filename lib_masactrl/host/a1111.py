@@ -12,6 +12,7 @@ from typing import Any
 
 from modules import shared
 
+from lib_masactrl.errors import MasaCtrlError, UnsupportedCombinationError, UnsupportedModelError
 from lib_masactrl.host import infotext
 from lib_masactrl.host.batch import BranchBatch
 from lib_masactrl.host.controlled import controlled
@@ -65,19 +66,23 @@ def prepare(p: Any) -> None:
     """``process``: write the branches into the host's lists and hook the request's ``sample``.
 
     Raises:
-        MasaCtrlError: the loaded model or something in the request cannot be combined with control.
+        MasaCtrlError: the loaded model or something in the request cannot be combined with control, and a picture
+            without control was not asked for (``allow_plain``); or a setting does not fit the request.
     """
     batch = getattr(p, BATCH, None)
     if batch is None:
         return
-    check_model(batch.settings)
+    try:
+        _check_request(p, batch.settings)
+    except (UnsupportedModelError, UnsupportedCombinationError) as error:
+        if not batch.settings.allow_plain:
+            raise
+        _make_plain(p, batch, error)
+        return
     if batch.settings.source == "image":
-        check_real_image(p, batch.settings)
         _wrap_init(p, batch)
     batch.write_branches(p, lambda prompt: shared.prompt_styles.apply_styles_to_prompt(prompt, p.styles))
-    check_prompts([*p.all_prompts, *(getattr(p, "all_hr_prompts", None) or [])])
     check_masks(p, batch)
-    check_reference_units(p)
     # Entries per image came with 1.9, as `scheduler` did. (Forge Classic calls them too, but its API fails over them.)
     infotext.write(p, batch, per_image=hasattr(p, "scheduler"))
     _wrap_sample(p, batch)
@@ -128,6 +133,23 @@ def end(p: Any) -> None:
         batch.restore(p)
     for name in ("init", "sample", "save_samples"):
         _unwrap(p, name)
+
+
+def _check_request(p: Any, settings: MasaCtrlSettings) -> None:
+    check_model(settings)
+    # The host has put the request's styles, which source and further targets share, into its own lists.
+    own = [*p.all_prompts, *(getattr(p, "all_hr_prompts", None) or [])]
+    check_prompts([*own, settings.source_prompt, *settings.target_prompts])
+    check_reference_units(p)
+    if settings.source == "image":
+        check_real_image(p, settings)
+
+
+def _make_plain(p: Any, batch: BranchBatch, refusal: MasaCtrlError) -> None:
+    batch.withdraw(p)
+    end(p)
+    infotext.write_refusal(p, str(refusal))
+    p.comment(f"{refusal} Made without control, as allow_plain asks.")
 
 
 def _refuse(p: Any, error: Exception) -> None:

@@ -29,12 +29,17 @@ _NETWORK_TAG = re.compile(r"<\w+:[^>]+>")
 
 _RESTORED = ("batch_size", "do_not_save_grid", "init_images")
 
+#: The request's lists with one entry per image, and those of them that hold prompts.
+_PROMPTS = ("all_prompts", "all_hr_prompts")
+_PER_IMAGE = (*_PROMPTS, "all_negative_prompts", "all_hr_negative_prompts", "all_seeds", "all_subseeds")
+
 
 class BranchBatch:
     """The batches of one request. A *group* is one image the user asked for, with its source and all its targets.
 
     Life cycle, in the order of the host's script callbacks: :meth:`enlarge` before the host builds its lists
-    (``before_process``), :meth:`write_branches` after that (``process``), :meth:`restore` at the end.
+    (``before_process``), :meth:`write_branches` (or :meth:`withdraw`) after that (``process``), :meth:`restore` at the
+    end.
     """
 
     def __init__(self, settings: MasaCtrlSettings) -> None:
@@ -84,24 +89,28 @@ class BranchBatch:
             p: after the host's ``setup_prompts``.
             style: applies the request's styles to a prompt, as the host has done to the prompts in its lists.
         """
-        self.group_count = self._count_groups(p)
         source = style(self.settings.source_prompt)
         more = [style(prompt) for prompt in self.settings.target_prompts]
-        for name in ("all_prompts", "all_hr_prompts"):
-            mine = self._for_groups(getattr(p, name, None))
-            if mine:
+        for name, mine in self._per_group(p):
+            if name in _PROMPTS:
                 prompts = self._spread([[first, *more, source] for first in mine], _of_branch)
                 setattr(p, name, self._with_shared_tags(prompts))
-        for name in ("all_negative_prompts", "all_seeds", "all_subseeds", "all_hr_negative_prompts"):
-            mine = self._for_groups(getattr(p, name, None))
-            if mine:
+            else:
                 setattr(p, name, self._spread(mine, lambda value, _: value))
         if self.settings.source == "image" and not self.settings.rectify:
             # A source that runs freely has guidance 1, as its inversion had: cond and uncond are the same prompt.
-            p.all_negative_prompts = self._spread(
-                self._for_groups(p.all_negative_prompts),
-                lambda negative, branch: source if branch.is_source else negative,
-            )
+            images = enumerate(self.is_target())
+            p.all_negative_prompts = [p.all_negative_prompts[n] if target else source for n, target in images]
+
+    def withdraw(self, p: Any) -> None:
+        """In the place of :meth:`write_branches`: the request becomes the one that it would have been without us.
+
+        Args:
+            p: after the host's ``setup_prompts``, which has filled its lists for the enlarged batch.
+        """
+        for name, mine in self._per_group(p):
+            setattr(p, name, mine)
+        self.restore(p)
 
     def branches(self, iteration: int) -> tuple[Branch, ...]:
         """The branches of the host's batch number ``iteration``; the last one may be smaller."""
@@ -138,8 +147,11 @@ class BranchBatch:
             return len(p.all_prompts)
         return self._groups_per_batch * int(p.n_iter)
 
-    def _for_groups(self, values: list[_T] | None) -> list[_T]:
-        return list(values or [])[: self.group_count]
+    def _per_group(self, p: Any) -> list[tuple[str, list[Any]]]:
+        """The names of the host's lists that are filled, each with one entry per group."""
+        self.group_count = self._count_groups(p)
+        lists = [(name, list(getattr(p, name, None) or [])) for name in _PER_IMAGE]
+        return [(name, values[: self.group_count]) for name, values in lists if values]
 
     def _spread(self, per_group: Sequence[_T], value_of: Callable[[_T, Branch], Any]) -> list[Any]:
         """One entry per image from one per group, batch after batch."""

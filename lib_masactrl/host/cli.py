@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 # torch, ldm and diffusers take seconds to import: the functions below do so once the arguments have proved right.
 
 #: Settings that are no flag of their own: the command says what enables control and where the source comes from,
-#: --more-targets is repeatable, and `edit` spells the inversion's its own way.
+#: --more-targets is repeatable, `edit` spells the inversion's its own way, and every model that loads is controlled.
 _NO_PLAIN_FLAG = (
-    *("enabled", "source", "more_targets"),
+    *("enabled", "source", "more_targets", "allow_plain"),
     *("inversion_steps", "inversion_refinements", "rectify", "check_inversion"),
 )
 

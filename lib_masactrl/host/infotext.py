@@ -18,7 +18,7 @@ from lib_masactrl.version import VERSION
 
 _PREFIX = "MasaCtrl "
 _RESULT, _BRANCH, _VERSION = "MasaCtrl result", "MasaCtrl branch", "MasaCtrl version"
-_FOREGROUND = "MasaCtrl foreground"
+_FOREGROUND, _REFUSAL = "MasaCtrl foreground", "MasaCtrl refusal"
 _INVERSION, _PSNR, _UNRECTIFIED = "MasaCtrl inversion", "MasaCtrl PSNR", "MasaCtrl PSNR unrectified"
 
 _ENABLED = SETTINGS[0]
@@ -52,6 +52,11 @@ def write(p: Any, batch: BranchBatch, per_image: bool) -> None:
 def write_result(p: Any, steps: int, steps_run: int, layers: tuple[int, int]) -> None:
     """Write what was really controlled: how many of the steps that ran, and (controlled, all) layers."""
     p.extra_generation_params[_RESULT] = f"{steps} of {steps_run} steps; {layers[0]} of {layers[1]} layers"
+
+
+def write_refusal(p: Any, said: str) -> None:
+    """Write why the images are made without control, although it was asked for; pasted back, they stay plain."""
+    p.extra_generation_params = {**p.extra_generation_params, _VERSION: VERSION, _REFUSAL: said}
 
 
 def write_foreground(p: Any, said: str) -> None:

@@ -147,6 +147,22 @@ def test_network_without_unet_self_attention(client: Client, network: str) -> No
     assert same(client.txt2img(controlled(request())).images, before)
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [{}, {"batch_size": 2, "n_iter": 2}, {"enable_hr": True, "hr_upscaler": "Latent", "denoising_strength": 0.5}],
+    ids=["one", "batches", "hires"],
+)
+def test_plain_if_allowed(client: Client, changes: dict[str, Any]) -> None:
+    """The picture that the host makes by itself, which says why it is that; a wrong setting stays an error."""
+    base = request("a cat AND a dog", **changes)
+    allowed, plain = client.txt2img(controlled(base, allow_plain=True)), client.txt2img(base)
+    assert same(allowed.images, plain.images)
+    assert allowed.info["all_seeds"] == plain.info["all_seeds"]
+    assert all("MasaCtrl refusal: " in text and "AND in the prompt" in text for text in allowed.infotexts)
+    assert not any("MasaCtrl enabled" in text for text in allowed.infotexts)
+    assert "start_layer" in refused(client, controlled(base, allow_plain=True, start_layer=99))
+
+
 def test_upper_case_and_inside_a_word_is_no_conjunction(client: Client) -> None:
     assert len(client.txt2img(controlled(request("a LAND, standing"), source_prompt="a BAND")).images) == 2
 
