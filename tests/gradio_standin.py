@@ -21,6 +21,7 @@ COMPONENTS = (
     "Radio",
     "Row",
     "Slider",
+    "State",
     "Textbox",
 )
 

@@ -97,12 +97,28 @@ def test_a_picture_per_target(host):
     assert run(host, script, [several], control_guides="each", more_targets="a dog")[0] == [4, 4, 0] * 2
 
 
+def test_a_unit_per_target(host):
+    """Units with one picture each, in order; others between them count for nothing."""
+    guides = {"control_guides": "each, source, each", "more_targets": "a dog"}
+    script = ControlNetScript(Masked(), Masked(), Masked())
+    weights = []
+    script.hook = lambda module, inputs, output: weights.append(
+        [
+            holder.apply_effective_region_mask(torch.ones(len(output), 1, 1, 1)).flatten().tolist()
+            for holder in script.holders
+        ]
+    )
+    run(host, script, [UNIT, UNIT, UNIT], **guides)
+    assert weights[0] == [[2, 0, 0] * 2, [0, 0, 2] * 2, [0, 2, 0] * 2]
+
+
 REFUSED = [
     ([{**UNIT, "module": "tile_colorfix"}], [Masked()], {}, "unit 0 .tile_colorfix. works on the whole batch"),
     ([UNIT], [Masked("Controlllite", False)], {}, "kind .Controlllite."),
     ([UNIT, UNIT], [Masked()], {}, "1 control signals of 2 enabled units"),
     ([{**UNIT, "enabled": False}, UNIT], [], {"control_guides": "both"}, "nothing of unit 1 .canny., and said why in"),
     ([UNIT], [Masked()], {"control_guides": "each", "more_targets": "a dog"}, "1 control pictures for 2 targets"),
+    ([UNIT] * 3, [Masked()] * 3, {"control_guides": "each", "more_targets": "a dog"}, "3 control pictures for 2 targe"),
 ]
 
 
@@ -161,35 +177,107 @@ def test_units_are_silent_during_inversion_and_speak_again(host):
 class Linked:
     """Forge's ``ControlBase``, linked to the U-Net for one pass."""
 
-    def __init__(self, hint: object) -> None:
-        self.cond_hint_original, self.advanced_frame_weighting = hint, None
+    advanced_frame_weighting: list[float] | None = None
 
     def get_control(self) -> None: ...
+
+
+MODEL = SimpleNamespace(model_patcher=Linked())
+
+
+def runs(count: int) -> dict[int, SimpleNamespace]:
+    """So many runs of units, all of one model."""
+    return dict.fromkeys(range(count), MODEL)
 
 
 def compute_controlnet_weighting() -> None:
     """Stands in the module of Forge's class, and is how a ControlNet that reads these weights is known."""
 
 
-def on_forge(host, settings, units, models):
-    """What two units of Forge's ControlNet are linked with before an evaluation of target, target and source."""
+def on_forge(host, settings, units, runs, linked=None, **request):
+    """What units of Forge's ControlNet are linked with before an evaluation of targets and source.
+
+    Args:
+        runs: what ControlNet made of the enabled units, by number: its model for each.
+        linked: the nets that are linked in this pass, in order; one per run unless given.
+    """
     controlnet = importlib.import_module("lib_masactrl.host.controlnet")
-    of_unit = {i: SimpleNamespace(control_cond=object(), control_cond_for_hr_fix=None, model=m) for i, m in models}
-    nets = [Linked(each.control_cond) for each in of_unit.values()]
+    runs = {number: SimpleNamespace(model=model) for number, model in runs.items()}
+    nets = [Linked() for _ in runs] if linked is None else linked
     objects = SimpleNamespace(forge_objects=SimpleNamespace(unet=SimpleNamespace(list_controlnets=lambda: nets[::-1])))
-    script = SimpleNamespace(title=lambda: "ControlNet", args_from=0, args_to=9, current_params=of_unit)
+    script = SimpleNamespace(title=lambda: "ControlNet", args_from=0, args_to=9, current_params=runs)
     runner = SimpleNamespace(alwayson_scripts=[script])
-    p = SimpleNamespace(scripts=runner, script_args=units, sd_model=objects, enable_hr=False)
-    branches = branches_in_batch(1, 2)
+    p = SimpleNamespace(scripts=runner, script_args=units, sd_model=objects, **request)
+    branches = branches_in_batch(1, settings.targets)
     controlnet.BranchGuidance(p, settings, branches, lambda: BatchLayout(branches)).refresh()
     return [net.advanced_frame_weighting for net in nets]
 
 
 def test_forge_gets_a_weight_per_image(host):
     settings = MasaCtrlSettings(more_targets="a dog", control_guides="target 0.5 + source 2, both")
-    model = SimpleNamespace(model_patcher=Linked(None))
     units = ({"module": "canny"}, {"module": "canny"})  # in Forge a unit is enabled unless it says otherwise
-    assert on_forge(host, settings, units, enumerate([model, model])) == [[0.5, 0.5, 2.0], None]
+    assert on_forge(host, settings, units, runs(2)) == [[0.5, 0.5, 2.0], None]
+
+
+#: Of two targets and a source: what each run of units is linked with.
+OF_EACH = {
+    "Forge's Multi-Inputs": ([{"input_mode": "merge", "batch_input_gallery": ["1", "2"]}], [[0.5, 0.5, 0.3]]),
+    "reForge's": ([{"input_mode": "merge", "multi_inputs_gallery": ["1", "2"]}], [[1, 0, 0.3], [0, 1, 0.3]]),
+    "a unit per target": ([{}, {}], [[0.5, 0, 0.3], [0, 0.5, 0.3]]),
+}
+
+
+@pytest.mark.parametrize("case", OF_EACH)
+def test_forge_gives_each_target_its_picture(host, case):
+    """Forge deals the pictures of one unit out to the batch itself; reForge makes them units of half the weight."""
+    units, expected = OF_EACH[case]
+    settings = MasaCtrlSettings(more_targets="a dog", control_guides="each 0.5 + source 0.3")
+    assert (
+        on_forge(host, settings, tuple({"module": "none", **unit} for unit in units), runs(len(expected))) == expected
+    )
+
+
+def test_several_pictures_of_one_unit_on_reforge_spare_the_source(host):
+    unit = {"module": "none", "input_mode": "merge", "multi_inputs_gallery": ["1", "2", "3"]}
+    settings = MasaCtrlSettings(control_guides="target, both")
+    assert on_forge(host, settings, (unit, {"module": "none"}), runs(4)) == [[1, 0]] * 3 + [None]
+
+
+BOTH, FIRST, SECOND = (True, True), (True, False), (False, True)
+HIRES = [
+    ("Both", BOTH),
+    ("Low res only", FIRST),
+    ("HiResFixOption.HIGH_RES_ONLY", SECOND),
+    (1, FIRST),
+    (2, SECOND),
+    (SimpleNamespace(value="High res only"), SECOND),
+]
+
+
+@pytest.mark.parametrize(("option", "acts"), HIRES, ids=str)
+def test_a_unit_may_sit_out_a_pass_of_hires_fix(host, option, acts):
+    """Then the net that is linked is the other unit's."""
+    settings, units = MasaCtrlSettings(control_guides="target, source"), ({"hr_option": option}, {})
+    for hires_pass in (False, True):
+        expected = [[1, 0], [0, 1]] if acts[hires_pass] else [[0, 1]]
+        nets = [Linked() for _ in expected]
+        assert on_forge(host, settings, units, runs(2), nets, enable_hr=True, is_hr_pass=hires_pass) == expected
+    without_hires = on_forge(host, settings, units, runs(2), enable_hr=False)
+    assert without_hires == [[1, 0], [0, 1]]
+
+
+@pytest.mark.parametrize("request_", [{}, {"enable_hr": True, "is_hr_pass": True}])
+def test_nets_that_cannot_be_told_apart_are_refused(host, request_):
+    """One too many, as another extension would link."""
+    with pytest.raises(UnsupportedCombinationError, match="2 control models are linked for 1 ControlNet units"):
+        on_forge(host, MasaCtrlSettings(), (UNIT,), runs(1), [Linked(), Linked()], **request_)
+    asked = MasaCtrlSettings(control_guides="both")
+    assert on_forge(host, asked, (UNIT,), runs(1), [Linked(), Linked()], **request_) == [None, None]
+
+
+def test_a_model_to_which_nothing_is_linked_is_let_pass(host):
+    """A refiner's: the host links units to the checkpoint that sampling began with."""
+    assert on_forge(host, MasaCtrlSettings(), (UNIT,), runs(1), []) == []
 
 
 class Merging:
@@ -220,19 +308,11 @@ def test_reforge_weights_each_image_where_signals_are_merged(host):
     assert shared.eq(1).all() and "control_merge" not in vars(Merging())
 
 
-def test_a_net_s_picture_is_known_as_its_unit_s(host):
-    """reForge splits a unit's pictures by iteration, so that its nets have other tensors of the same memory."""
-    is_of = importlib.import_module("lib_masactrl.host.controlnet")._is_of
-    pictures, text = torch.zeros(4, 3, 8, 8), object()
-    assert is_of(pictures, pictures) and is_of(pictures.split(2)[1], pictures) and is_of(text, text)
-    assert not is_of(pictures.clone(), pictures) and not is_of(pictures, None) and not is_of(object(), text)
-
-
 def test_forge_refuses_a_unit_that_failed(host):
     """Its ControlNet stops at the first unit that fails, and the host goes on without that one and all after it."""
     units = ({"module": "none"}, {"module": "canny", "enabled": False}, {"module": "depth_midas"})
     with pytest.raises(UnsupportedCombinationError, match=r"nothing of unit 2 .depth_midas."):
-        on_forge(host, MasaCtrlSettings(), units, [(0, SimpleNamespace(model_patcher=Linked(None)))])
+        on_forge(host, MasaCtrlSettings(), units, runs(1))
 
 
 def test_forge_is_stopped_before_the_first_u_net_call(host):
@@ -250,7 +330,7 @@ def test_forge_is_stopped_before_the_first_u_net_call(host):
 def test_forge_refuses_what_has_no_weight_per_image(host):
     ip_adapter = SimpleNamespace(model_patcher=None)
     with pytest.raises(UnsupportedCombinationError, match="no weight per image"):
-        on_forge(host, MasaCtrlSettings(), ({"module": "CLIP-ViT-H (IPAdapter)"},), enumerate([ip_adapter]))
+        on_forge(host, MasaCtrlSettings(), ({"module": "CLIP-ViT-H (IPAdapter)"},), {0: ip_adapter})
 
 
 def test_the_field_is_shown_beside_controlnet_alone(host):

@@ -16,7 +16,6 @@ import copy
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -24,14 +23,11 @@ from modules import scripts
 
 from lib_masactrl.branches import BatchLayout, Branch
 from lib_masactrl.errors import SettingsError, UnsupportedCombinationError
-from lib_masactrl.guidance import Guidance
+from lib_masactrl.host.control_units import Unit, enabled_units
 from lib_masactrl.settings import MasaCtrlSettings
 
 #: The settings that mean something only beside a ControlNet extension.
 SETTING_KEYS = frozenset({"control_guides"})
-
-#: Preprocessors that change the whole batch past the control signal: its noise, its latents or its finished images.
-_WHOLE_BATCH_MODULES = ("inpaint_only", "colorfix", "recolor", "revision", "lama")
 
 _MASKING = "apply_effective_region_mask"
 
@@ -43,30 +39,6 @@ def hidden_settings() -> frozenset[str]:
     """
     loaded = any(data.script_class.__module__.endswith("controlnet.py") for data in scripts.scripts_data)
     return frozenset() if loaded else SETTING_KEYS
-
-
-@dataclass(frozen=True)
-class _Unit:
-    """An enabled unit, its number in the UI, and whom it is asked to guide."""
-
-    number: int
-    module: str
-    guidance: Guidance
-    pictures: int
-
-    @property
-    def is_as_it_came(self) -> bool:
-        return self.guidance == Guidance(target=1.0, source=1.0)
-
-    def refusal(self, why: str) -> UnsupportedCombinationError:
-        return UnsupportedCombinationError(
-            f"MasaCtrl: ControlNet unit {self.number} ({self.module}) {why}, so it cannot guide one branch alone; "
-            "give it 'both' in control_guides, or disable that unit or MasaCtrl."
-        )
-
-    def check_module(self) -> None:
-        if any(name in self.module for name in _WHOLE_BATCH_MODULES):
-            raise self.refusal("works on the whole batch")
 
 
 class BranchGuidance:
@@ -100,75 +72,72 @@ class BranchGuidance:
 
         Raises:
             UnsupportedCombinationError: a unit cannot be kept to one branch.
-            SettingsError: a unit has not one control picture per target.
+            SettingsError: targets have not one control picture each.
         """
         if not hasattr(self._script, "latest_network"):  # not Mikubill's
             return
         network, units = self._script.latest_network, self._enabled_units(by_default=False)
         params = list(getattr(network, "control_params", None) or [])
         if units and not params:
-            raise _nothing_made(units[0])
+            raise units[0].nothing_made()
         if network is None:
             return
         self._check_batch_option()
-        if sum(unit.pictures for unit in units) != len(params):
+        if sum(unit.runs for unit in units) != len(params):
             raise UnsupportedCombinationError(
                 f"MasaCtrl: ControlNet made {len(params)} control signals of {len(units)} enabled units, so that they "
                 "cannot be told apart; disable the script that changes its units, or MasaCtrl."
             )
         for unit in units:
-            for picture in range(unit.pictures):
+            for run in range(unit.runs):
                 param = params.pop(0)
                 if not unit.is_as_it_came:
                     unit.check_module()
                     _unshare(param, stack)
-                    stack.enter_context(self._weighted(_masking_object(unit, param), unit, picture))
+                    stack.enter_context(self._weighted(_masking_object(unit, param), unit, run))
 
     def refresh(self) -> None:
         """Weight the units of Forge's built-in ControlNet, which links them anew for every pass.
 
         Raises:
             UnsupportedCombinationError: a unit cannot be kept to one branch.
-            SettingsError: a unit has not one control picture per target.
+            SettingsError: targets have not one control picture each.
         """
         if not hasattr(self._script, "current_params"):  # not Forge's
             return
-        of_unit = self._script.current_params
-        units = self._enabled_units(by_default=True)
-        for index, unit in enumerate(units):
-            if index not in of_unit:
-                raise _nothing_made(unit)
-        linked = self._p.sd_model.forge_objects.unet.list_controlnets()
-        for params, unit in zip(of_unit.values(), units):
-            if unit.is_as_it_came:
-                continue
-            unit.check_module()
-            if not hasattr(getattr(params.model, "model_patcher", None), "get_control"):
-                raise unit.refusal(f"is of a kind ({type(params.model).__name__}) that has no weight per image")
-            hints = (params.control_cond, params.control_cond_for_hr_fix)
-            nets = [net for net in linked if any(_is_of(net.cond_hint_original, hint) for hint in hints)]
-            if not nets and not getattr(self._p, "enable_hr", False):  # in hires fix a unit may sit out a pass
-                raise unit.refusal("is given its control picture by its preprocessor")
-            for net in nets:
-                # This WebUI itself gives image i of a batch picture i % pictures, which is its target's own.
-                net.advanced_frame_weighting = [unit.guidance.weight(branch.target) for branch in self._branches]
+        runs = self._runs_to_link()
+        linked = self._p.sd_model.forge_objects.unet.list_controlnets()[::-1]  # there the last comes first
+        if linked and len(linked) != len(runs) and not all(unit.is_as_it_came for unit, _ in runs):
+            raise UnsupportedCombinationError(
+                f"MasaCtrl: {len(linked)} control models are linked for {len(runs)} ControlNet units, so that they "
+                "cannot be told apart; disable the other extension that links one, or MasaCtrl."
+            )
+        for (unit, run), net in zip(runs, linked):
+            if not unit.is_as_it_came:
+                net.advanced_frame_weighting = [unit.weight(branch.target, run) for branch in self._branches]
                 if not hasattr(sys.modules[type(net).__module__], "compute_controlnet_weighting"):  # reForge
                     _weight_where_merged(unit, net)
 
-    def _enabled_units(self, by_default: bool) -> list[_Unit]:
-        units = []
-        for number, given in enumerate(_units(self._p, self._script)):
-            if not _read(given, "enabled", by_default):
-                continue
-            guidance = self._settings.guidance_of_unit(number)
-            pictures = _picture_count(given)
-            if guidance.each and pictures != self._settings.targets:
-                raise SettingsError(
-                    f"MasaCtrl: control_guides says 'each' for ControlNet unit {number}, but it has {pictures} control "
-                    f"pictures for {self._settings.targets} targets; give it one per target (Multi-Inputs), in order."
-                )
-            units.append(_Unit(number, str(_read(given, "module", "none")), guidance, pictures))
-        return units
+    def _runs_to_link(self) -> list[tuple[Unit, int]]:
+        """Those that have to link a control model in this pass, in the order in which Forge's ControlNet does."""
+        runs = [(unit, run) for unit in self._enabled_units(by_default=True) for run in range(unit.runs)]
+        hires, hires_pass = getattr(self._p, "enable_hr", False), getattr(self._p, "is_hr_pass", False)
+        to_link = []
+        for index, (unit, run) in enumerate(runs):
+            if index not in self._script.current_params:
+                raise unit.nothing_made()
+            model = self._script.current_params[index].model
+            links = hasattr(getattr(model, "model_patcher", None), "get_control")
+            if not unit.is_as_it_came:
+                unit.check_module()
+                if not links:
+                    raise unit.refusal(f"is of a kind ({type(model).__name__}) that has no weight per image")
+            if links and (unit.acts_in(hires_pass) or not hires):
+                to_link.append((unit, run))
+        return to_link
+
+    def _enabled_units(self, by_default: bool) -> list[Unit]:
+        return enabled_units(self._p, self._script, self._settings, by_default)
 
     def _check_batch_option(self) -> None:
         option, style_align = getattr(self._script, "ui_batch_option_state", (None, False))
@@ -179,13 +148,13 @@ class BranchGuidance:
             )
 
     @contextmanager
-    def _weighted(self, holder: Any, unit: _Unit, picture: int) -> Iterator[None]:
+    def _weighted(self, holder: Any, unit: Unit, run: int) -> Iterator[None]:
         """Weight the rows of what ``holder.apply_effective_region_mask`` returns, inside the block."""
         original = getattr(holder, _MASKING)
 
         def weighted(out: torch.Tensor) -> torch.Tensor:
             call = self._layout()
-            weights = [unit.guidance.weight(branch.target, picture, unit.pictures) for branch in call.branches]
+            weights = [unit.weight(branch.target, run) for branch in call.branches]
             rows = torch.tensor(weights * call.passes, dtype=out.dtype, device=out.device)
             masked: torch.Tensor = original(out)
             return masked * rows.view(-1, *[1] * (out.ndim - 1))
@@ -223,25 +192,6 @@ def _controlnet_script(p: Any) -> Any:
     return None
 
 
-def _units(p: Any, script: Any) -> Iterator[Any]:
-    """The units in the order of the UI's: objects, or dictionaries from the API."""
-    for unit in p.script_args[script.args_from : script.args_to]:
-        if isinstance(unit, dict) or (hasattr(unit, "module") and hasattr(unit, "enabled")):
-            yield unit
-
-
-def _read(unit: Any, name: str, default: Any) -> Any:
-    return unit.get(name, default) if isinstance(unit, dict) else getattr(unit, name, default)
-
-
-def _picture_count(unit: Any) -> int:
-    """More than one only in the mode Multi-Inputs, and not where the unit takes several at once (IP-Adapter)."""
-    mode = _read(unit, "input_mode", "simple")
-    pictures = _read(unit, "batch_input_gallery", None) or _read(unit, "image", None)
-    several = str(getattr(mode, "value", mode)) == "merge" and isinstance(pictures, list)
-    return len(pictures) if several and not str(_read(unit, "module", "")).startswith("ip-adapter") else 1
-
-
 def _unshare(param: Any, stack: ExitStack) -> None:
     """Let units of one T2I-Adapter each have their own picture.
 
@@ -253,7 +203,7 @@ def _unshare(param: Any, stack: ExitStack) -> None:
         param.control_model = copy.copy(param.control_model)
 
 
-def _masking_object(unit: _Unit, param: Any) -> Any:
+def _masking_object(unit: Unit, param: Any) -> Any:
     """What passes this unit's control signal through ``apply_effective_region_mask``."""
     kind = param.control_model_type
     holder = param.control_model if kind.name == "IPAdapter" else param
@@ -264,22 +214,7 @@ def _masking_object(unit: _Unit, param: Any) -> Any:
     return holder
 
 
-def _nothing_made(unit: _Unit) -> UnsupportedCombinationError:
-    """The host reports an error of ControlNet's in its console alone, and samples without control."""
-    return UnsupportedCombinationError(
-        f"MasaCtrl: ControlNet made nothing of unit {unit.number} ({unit.module}), and said why in the WebUI's console "
-        "(no picture, no model, a download that failed); correct that unit or disable it."
-    )
-
-
-def _is_of(given: Any, picture: Any) -> bool:
-    """Whether a unit's control picture is what a net was given: itself, or reForge's part of it for one iteration."""
-    if isinstance(given, torch.Tensor) and isinstance(picture, torch.Tensor):
-        return given.untyped_storage().data_ptr() == picture.untyped_storage().data_ptr()
-    return given is picture
-
-
-def _weight_where_merged(unit: _Unit, net: Any) -> None:
+def _weight_where_merged(unit: Unit, net: Any) -> None:
     """Let ``net`` weight its control signals by its ``advanced_frame_weighting``, image by image.
 
     The host links a copy of the unit's model for every pass (``apply_controlnet_advanced``), so nothing is left behind.

@@ -18,12 +18,15 @@ from lib_masactrl.guidance import with_target_first
 #: Each button with the unit's control type.
 CONTROL_TYPES = {"sketch": "Scribble", "canny": "Canny", "pose": "OpenPose", "depth": "Depth"}
 
+#: Preprocessors that an extension may not choose by itself: Forge Classic takes the last by name, "invert" for Canny.
+PREPROCESSORS = {"Canny": "canny"}
+
 _NOTE = "Each sets up ControlNet's first unit to guide the target alone; give it a picture of the new layout there."
 
 #: The first unit's components by the end of their ids, with what a button sets each to. In img2img a unit without a
 #: picture of its own takes that of the tab.
 _SET_TO = {"enable_checkbox": True, "pixel_perfect_checkbox": True, "same_img2img_checkbox": True}
-_CONTROL_TYPE = "type_filter_radio"
+_CONTROL_TYPE, _PREPROCESSOR = "type_filter_radio", "preprocessor_dropdown"
 #: With one unit only, Mikubill's extension leaves its number out.
 _FIRST_UNIT = re.compile(r"(txt2img|img2img)_controlnet_ControlNet(?:-0)?_controlnet_(\w+)")
 #: What has to be open for the unit to be seen: the extension's accordion, and in the Forge family the unit's own.
@@ -42,6 +45,7 @@ class ControlNetRecipes:
         self._unit_accordion: Any = None
         self._tab = ""
         self._row: Any = None
+        self._wanted: Any = None
         self._buttons: dict[str, Any] = {}
         self._ours: tuple[Any, ...] = ()
 
@@ -67,6 +71,7 @@ class ControlNetRecipes:
                     name: gr.Button(name, size="sm", elem_id=f"masactrl_{tab}_recipe_{name}") for name in CONTROL_TYPES
                 }
             gr.HTML(f'<p class="masactrl-note">{_NOTE}</p>')
+            self._wanted = gr.State("")
 
     def connect(self, enabled: Any, control_guides: Any) -> None:
         """Let the buttons also switch MasaCtrl on, and set whom the units guide."""
@@ -75,7 +80,8 @@ class ControlNetRecipes:
 
     def _connect(self) -> None:
         control_type = self._found.get((self._tab, _CONTROL_TYPE))
-        if control_type is None or not self._ours:
+        preprocessor = self._found.get((self._tab, _PREPROCESSOR))
+        if control_type is None or preprocessor is None or not self._ours:
             return
         enabled, control_guides = self._ours
         parts = {part: self._found.get((self._tab, part)) for part in _SET_TO}
@@ -83,18 +89,47 @@ class ControlNetRecipes:
         opened = dict(self._opened)
         if self._unit_accordion is not None:  # its checkbox, which Forge's own script does not let open it
             opened |= {self._unit_accordion: True, self._unit_accordion.accordion: gr.update(open=True)}
-        offered = {choice if isinstance(choice, str) else choice[0] for choice in control_type.choices}
+        offered, preprocessors = _choices(control_type), _choices(preprocessor)
+        none = next((choice for choice in preprocessors if choice.lower() == "none"), "")
         for name, button in self._buttons.items():
-            button.visible = CONTROL_TYPES[name] in offered
-            values = {enabled: True, **settings, **opened, control_type: CONTROL_TYPES[name]}
+            kind = CONTROL_TYPES[name]
+            button.visible = kind in offered
+            values = {enabled: True, **settings, **opened, control_type: kind}
+            own = PREPROCESSORS.get(kind)
             button.click(
-                fn=functools.partial(_set_up, tuple(values.values())),
-                inputs=[control_guides],
-                outputs=[control_guides, *values],
+                fn=functools.partial(_set_up, values, kind, own if none and own in preprocessors else None, none),
+                inputs=[control_guides, control_type],
+                outputs=[control_guides, *values, preprocessor, self._wanted],
                 show_progress="hidden",
             )
+        preprocessor.change(
+            fn=functools.partial(_correct, none),
+            inputs=[preprocessor, self._wanted],
+            outputs=[preprocessor, self._wanted],
+            show_progress="hidden",
+        )
         self._row.visible, self._ours = True, ()
 
 
-def _set_up(values: tuple[Any, ...], guides: str | None) -> list[Any]:
-    return [with_target_first(guides or ""), *values]  # an emptied dropdown has no value
+def _choices(component: Any) -> list[str]:
+    return [choice if isinstance(choice, str) else choice[0] for choice in component.choices]
+
+
+def _set_up(
+    values: dict[Any, Any], kind: str, own: str | None, none: str, guides: str | None, kind_before: str
+) -> list[Any]:
+    """What a button sets: guides, ``values``, the preprocessor, and which one :func:`_correct` has to choose.
+
+    The extension chooses one when the control type changes. Until then there is ``none``, so that what it chooses is a
+    change in any case.
+    """
+    chooses = own is not None and kind_before != kind
+    preprocessor = gr.update() if own is None else none if chooses else own
+    return [with_target_first(guides or ""), *values.values(), preprocessor, own if chooses else ""]
+
+
+def _correct(none: str, chosen: str, wanted: str) -> list[Any]:
+    """The preprocessor once the extension has chosen one, and that nothing is wanted any more."""
+    if not wanted or chosen == none:
+        return [gr.update(), wanted]
+    return [gr.update() if chosen == wanted else wanted, ""]

@@ -78,18 +78,37 @@ def write_controlnet(checkpoint: Path, file: Path) -> None:
         for name in given.keys():  # noqa: SIM118  # no mapping
             if name.startswith(tuple(UNET + part for part in ("time_embed.", "input_blocks.", "middle_block."))):
                 tensors[name.removeprefix(UNET)] = given.get_tensor(name)
-    convolution = _Convolutions(tensors)
     widths = [len(tensors["input_blocks.0.0.bias"])]
     for block in range(1, 12):
         last = "op" if f"input_blocks.{block}.0.op.bias" in tensors else "out_layers.3"
         widths.append(len(tensors[f"input_blocks.{block}.0.{last}.bias"]))
+    _open(tensors, widths)
+    write_tensors(tensors, file)
+
+
+def write_sdxl_controlnet(depth: int, file: Path) -> None:
+    """A ControlNet for SDXL of which the ControlNet extension draws most weights itself: the file leaves them out.
+
+    Args:
+        depth: transformer blocks at its deepest level: 0, 1 or 10, by which the extension tells its three sizes.
+    """
+    tensors = {"label_emb.0.0.bias": numpy.zeros(1280, numpy.float32)}
+    for transformer in range(depth):
+        name = f"input_blocks.8.1.transformer_blocks.{transformer}.norm3.weight"
+        tensors[name] = numpy.ones(1280, numpy.float32)
+    _open(tensors, [*[320] * 4, *[640] * 3, *[1280] * 2])
+    write_tensors(tensors, file)
+
+
+def _open(tensors: dict[str, numpy.ndarray], widths: list[int]) -> None:
+    """Add a ControlNet's layers for the picture, and its outputs: one for each block, ``widths`` wide."""
+    convolution = _Convolutions(tensors)
     for block, width in enumerate(widths):
         convolution(f"zero_convs.{block}.0", width, width, 1, 0.05)
     convolution("middle_block_out.0", widths[-1], widths[-1], 1, 0.05)
     hint = (3, 16, 16, 32, 32, 96, 96, 256, widths[0])
     for layer, (into, out) in enumerate(itertools.pairwise(hint)):
         convolution(f"input_hint_block.{2 * layer}", into, out, 3)
-    write_tensors(tensors, file)
 
 
 def write_ip_adapter(shapes: dict[str, list[int]], file: Path, picture_width: int = 8) -> None:
@@ -110,3 +129,20 @@ def write_ip_adapter(shapes: dict[str, list[int]], file: Path, picture_width: in
         for part in ("to_k_ip", "to_v_ip"):
             tensors[f"ip_adapter.{2 * number + 1}.{part}.weight"] = random.normal(0, into**-0.5, (out, into))
     write_tensors({name: tensor.astype(numpy.float32) for name, tensor in tensors.items()}, file)
+
+
+def write_lllite(shapes: dict[str, list[int]], file: Path) -> None:
+    """A ControlNet-LLLite on the query and the value of the last self-attention layer, at the latent's own size."""
+    layer = "output_blocks.{}.1.transformer_blocks.0.attn1"
+    block = next(number for number in (11, 5) if f"{UNET}{layer.format(number)}.to_q.weight" in shapes)
+    width = shapes[f"{UNET}{layer.format(block)}.to_q.weight"][1]
+    tensors: dict[str, numpy.ndarray] = {}
+    convolution, random = _Convolutions(tensors), numpy.random.default_rng(0)
+    for part in ("to_q", "to_v"):
+        name = f"lllite_unet_{layer.format(block).replace('.', '_')}_{part}"
+        convolution(f"{name}.conditioning1.0", 3, 16, 4)
+        convolution(f"{name}.conditioning1.2", 16, 32, 2)
+        for linear, (into, out) in {"down.0": (width, 16), "mid.0": (16 + 32, 16), "up.0": (16, width)}.items():
+            tensors[f"{name}.{linear}.weight"] = random.normal(0, 2 * into**-0.5, (out, into)).astype(numpy.float32)
+            tensors[f"{name}.{linear}.bias"] = numpy.zeros(out, numpy.float32)
+    write_tensors(tensors, file)

@@ -6,18 +6,23 @@ Run by that WebUI's own interpreter, from its own classes and configs, made narr
 
 from __future__ import annotations
 
+import json
+import shutil
 import sys
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 FAMILIES = ("sd2", "sdxl")
+#: SDXL in its own width, which control models need: 1.4 GB. Its transformers are one block deep, and its text encoders
+#: small, but their widths sum to those of its context (2048) and its vector (2816).
+WIDE = "sdxl-wide"
 #: The smallest text tower of open_clip, its width, and that of the CLIP of the checkpoint in this repository.
 TOWER, TOWER_WIDTH, CLIP_WIDTH = "ViT-S-32-alt", 256, 96
 TOKENIZER = Path(__file__).resolve().parents[2] / "demo" / "checkpoint" / "tokenizer"
 
 
-def _config(checkout: Path, family: str) -> dict[str, Any]:
+def _config(checkout: Path, family: str, clip_folder: Path) -> dict[str, Any]:
     import yaml
 
     repositories = checkout / "repositories"
@@ -35,17 +40,29 @@ def _config(checkout: Path, family: str) -> dict[str, Any]:
         )
         params["cond_stage_config"]["params"].update(tower, device="cpu")
     else:
-        params["network_config"]["params"].update(
-            model_channels=32,
-            context_dim=CLIP_WIDTH + TOWER_WIDTH,
-            adm_in_channels=TOWER_WIDTH + 3 * 512,
-            use_checkpoint=False,
-            spatial_transformer_attn_type="softmax",
-        )
-        clip, open_clip = params["conditioner_config"]["params"]["emb_models"][:2]
-        clip["params"].update(version=str(TOKENIZER), layer_idx=1, device="cpu")
+        network = params["network_config"]["params"]
+        network.update(use_checkpoint=False, spatial_transformer_attn_type="softmax")
+        clip, open_clip, original_size, crop, _ = params["conditioner_config"]["params"]["emb_models"]
+        clip["params"].update(version=str(clip_folder), layer_idx=1, device="cpu")
         open_clip["params"].update(tower, device="cpu")
+        if family == WIDE:
+            network["transformer_depth"] = [1, 1, 1]
+            for numbers in (original_size, crop):
+                numbers["params"]["outdim"] = 512
+        else:
+            network.update(
+                model_channels=32, context_dim=CLIP_WIDTH + TOWER_WIDTH, adm_in_channels=TOWER_WIDTH + 3 * 512
+            )
     return config
+
+
+def _wide_clip(folder: Path) -> Path:
+    """The CLIP of the checkpoint in this repository, as wide as SDXL's context less the tower's."""
+    shutil.copytree(TOKENIZER, folder)
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    config.update(hidden_size=2048 - TOWER_WIDTH, num_attention_heads=28, projection_dim=2048 - TOWER_WIDTH)
+    (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    return folder
 
 
 def write(checkout: Path, family: str, file: Path) -> None:
@@ -64,7 +81,7 @@ def write(checkout: Path, family: str, file: Path) -> None:
 
     CLIPTextModel.from_pretrained = lambda folder, **_: CLIPTextModel(CLIPTextConfig.from_pretrained(folder))
     torch.manual_seed(0)
-    config = _config(checkout, family)
+    config = _config(checkout, family, _wide_clip(file.with_name("clip")) if family == WIDE else TOKENIZER)
     model = instantiate_from_config(OmegaConf.create(config).model)
     with torch.no_grad():
         for name, weight in model.named_parameters():
@@ -74,7 +91,10 @@ def write(checkout: Path, family: str, file: Path) -> None:
                 weight.mul_(3)  # attention that is not uniform
             if name.endswith(("ln_final.bias", "final_layer_norm.bias")):
                 weight.normal_(std=0.2)  # emphasis divides by the mean of what this layer gives
-    save_file({name: value.contiguous().clone() for name, value in model.state_dict().items()}, file)
+    tensors = {name: value.contiguous().clone() for name, value in model.state_dict().items()}
+    if family == WIDE:
+        tensors = {name: v.half() if v.ndim and v.is_floating_point() else v for name, v in tensors.items()}
+    save_file(tensors, file)
     file.with_suffix(".yaml").write_text(yaml.safe_dump(config, sort_keys=False), encoding="utf-8")
 
 

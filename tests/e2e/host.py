@@ -20,7 +20,14 @@ import numpy
 import safetensors.numpy
 
 from .client import Client, HttpError
-from .control_models import takes_controlnet, write_adapter, write_controlnet, write_ip_adapter, write_tensors
+from .control_models import (
+    takes_controlnet,
+    write_adapter,
+    write_controlnet,
+    write_ip_adapter,
+    write_lllite,
+    write_tensors,
+)
 from .wide_checkpoint import wide_checkpoint
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -186,10 +193,11 @@ def prepare(paths: HostPaths, data: Path, *, extension: str | None) -> None:
     control_models = data / "models" / "ControlNet"
     if is_forge(paths.checkout) or takes_controlnet(tensors):
         write_controlnet(paths.checkpoint, control_models / "sketch-canny.safetensors")
+        write_adapter(tensors, control_models / "t2i-adapter.safetensors")
     else:
         write_adapter(tensors, control_models / "sketch-canny.safetensors")
-    if not is_forge(paths.checkout):
-        write_ip_adapter(tensors, control_models / "ip-adapter.safetensors")
+    write_ip_adapter(tensors, control_models / "ip-adapter.safetensors")
+    write_lllite(tensors, control_models / "lllite.safetensors")
     (data / "styles.csv").write_text(
         'name,prompt,negative_prompt\nnight,"{prompt}, at night",daylight\n', encoding="utf-8-sig"
     )

@@ -12,6 +12,7 @@ import itertools
 import json
 import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy
@@ -26,6 +27,7 @@ MOVED = 1e-2
 STEPS = 4
 #: No step is controlled, so that nothing but the unit can move a row.
 NO_CONTROL = {"start_step": STEPS}
+HIRES = {"enable_hr": True, "hr_scale": 2, "hr_upscaler": "Latent", "denoising_strength": 0.7}
 
 
 @pytest.fixture(scope="module")
@@ -52,6 +54,14 @@ def picture(seed: int) -> str:
 
 def unit(model: str, seed: int = 0, **changes: Any) -> dict[str, Any]:
     return {"enabled": True, "model": model, "image": picture(seed), **changes}
+
+
+def named(client: Client, name: str) -> str:
+    """The control model of this name, or a skip: not every checkpoint takes every kind."""
+    for found in client.get("/controlnet/model_list")["model_list"]:
+        if found.startswith(name):
+            return str(found)
+    pytest.skip(f"NOT TESTED: there is no {name} for this checkpoint.")
 
 
 @pytest.fixture
@@ -103,9 +113,19 @@ def test_source_alone(client: Client, model: str) -> None:
     assert largest_difference(under_control.row(0), Sampled(client, asked()).row(0)) > MOVED
 
 
-@pytest.mark.parametrize("mode", ["Balanced", "My prompt is more important", "ControlNet is more important"])
-def test_both_is_the_extension_alone(client: Client, model: str, mode: str) -> None:
-    guided = unit(model, control_mode=mode)
+SAID_BY_UNITS = [
+    *({"control_mode": mode} for mode in ("Balanced", "My prompt is more important", "ControlNet is more important")),
+    {"guidance_start": 0.5},
+    {"guidance_end": 0.5},
+    {"weight": 0.5},
+    {"module": "canny", "pixel_perfect": True},
+]
+
+
+@pytest.mark.parametrize("said", SAID_BY_UNITS, ids=lambda said: " ".join(map(str, said.values())))
+def test_both_is_the_extension_alone(client: Client, model: str, said: dict[str, Any]) -> None:
+    """And what a unit says keeps its meaning for the target alone."""
+    guided = unit(model, **said)
     plain = fault(request(steps=STEPS, batch_size=2), prompts=[TARGET, SOURCE], seeds_of=[0, 0])
     alone = Sampled(client, plain, guided)
     both = Sampled(client, asked("both", **NO_CONTROL), guided)
@@ -113,6 +133,19 @@ def test_both_is_the_extension_alone(client: Client, model: str, mode: str) -> N
     target = Sampled(client, asked("target", **NO_CONTROL), guided)
     assert equal(target.row(0), alone.row(0))
     assert equal(target.row(1), Sampled(client, asked(**NO_CONTROL)).row(1))
+
+
+def test_start_and_end_are_heard(client: Client, model: str) -> None:
+    """Of the steps before its start, and not of the first one, a unit leaves no trace."""
+    without = Sampled(client, asked(**NO_CONTROL))
+    late, early = (
+        Sampled(client, asked("target", **NO_CONTROL), unit(model, **said))
+        for said in ({"guidance_start": 0.5}, {"guidance_end": 0.5})
+    )
+    assert numpy.array_equal(late.latents[0], without.latents[0])
+    assert largest_difference(late.row(0)[-1], without.row(0)[-1]) > MOVED
+    assert largest_difference(early.row(0)[0], without.row(0)[0]) > MOVED
+    assert largest_difference(early.row(0), Sampled(client, asked("target", **NO_CONTROL), unit(model)).row(0)) > 0
 
 
 @pytest.mark.parametrize("guides", ["target 0", "source 0", "both 0", "target 0 + source 0"])
@@ -140,16 +173,53 @@ def test_units_are_counted_as_the_extension_numbers_them(client: Client, model: 
     assert equal(guided.latents, Sampled(client, asked("target"), unit(model)).latents)
 
 
-@pytest.mark.usefixtures("mikubill")
-def test_one_picture_per_target(client: Client, model: str) -> None:
-    """Multi-Inputs: target k has picture k at the unit's whole weight, and the source none."""
-    pictures = {"input_mode": "merge", "image": [{"image": picture(1)}, {"image": picture(2)}]}
-    several = Sampled(client, asked("each", more_targets=OTHER), unit(model, **pictures))
-    first, second = (Sampled(client, asked(more_targets=OTHER), unit(model, seed)) for seed in (1, 2))
-    assert equal(several.row(0), first.row(0))
-    assert equal(several.row(1), second.row(1))
-    assert equal(several.row(2), Sampled(client, asked(more_targets=OTHER)).row(2))
-    assert largest_difference(first.row(0), second.row(0)) > MOVED
+def test_a_unit_per_target(client: Client, model: str) -> None:
+    """Target k is guided by the k-th of the units that say "each", and the source by the one between them."""
+    more = {"more_targets": OTHER, **NO_CONTROL}
+    several = Sampled(client, asked("each, source, each 0.5", **more), *(unit(model, seed) for seed in (1, 2, 3)))
+    for row, seed, guides in ((0, 1, "target"), (1, 3, "target 0.5"), (2, 2, "source")):
+        assert equal(several.row(row), Sampled(client, asked(guides, **more), unit(model, seed)).row(row))
+
+
+@pytest.fixture
+def several_pictures(client: Client, host_paths: HostPaths, tmp_path: Path) -> dict[str, Any]:
+    """What makes a unit one of two pictures (Multi-Inputs), ``picture(1)`` and ``picture(2)``."""
+    pictures = [picture(1), picture(2)]
+    if not is_forge(host_paths.checkout):
+        return {"input_mode": "merge", "image": [{"image": each} for each in pictures]}
+    files = [tmp_path / f"{number}.png" for number in (1, 2)]
+    for file, each in zip(files, pictures):
+        file.write_bytes(base64.b64decode(each))
+    controlnet = host_paths.checkout / "extensions-builtin" / "sd_forge_controlnet" / "lib_controlnet"
+    fields = (controlnet / "external_code.py").read_text(encoding="utf-8")
+    if "multi_inputs_gallery" in fields:  # reForge
+        return {"input_mode": "merge", "image": None, "multi_inputs_gallery": [{"name": str(file)} for file in files]}
+    if "batch_input_gallery" in fields:  # Forge main, from its page alone
+        return {"input_mode": "merge", "image": None, "batch_input_gallery": [[str(file), None] for file in files]}
+    pytest.skip("NOT TESTED HERE: units of this WebUI take one picture.")
+
+
+def test_one_picture_per_target(client: Client, model: str, several_pictures: dict[str, Any]) -> None:
+    """Multi-Inputs: target k has picture k at the unit's whole weight, and the source none; in a second pass too."""
+    for changes in ({}, {"batch_size": 2}, HIRES):
+        base = fault(asked("each", more_targets=OTHER, **changes), units_of_the_page=True)
+        one = asked(more_targets=OTHER, **changes)
+        several = client.traced(with_script(base, "ControlNet", [unit(model, **several_pictures)]))
+        first, second = (client.traced(with_script(one, "ControlNet", [unit(model, seed)])) for seed in (1, 2))
+        without = client.traced(one)
+        for latents, *of_one, plain in zip(several, first, second, without):
+            targets = len(latents) // 3 * 2
+            for row in range(targets):
+                assert same([latents[row]], [of_one[row % 2][row]])
+            assert same([latents[targets:]], [plain[targets:]])
+            assert largest_difference(of_one[0][0], of_one[1][0]) > MOVED
+
+
+def test_several_pictures_guide_the_target_alone(client: Client, model: str, several_pictures: dict[str, Any]) -> None:
+    base = fault(asked("target"), units_of_the_page=True)
+    guided, without = Sampled(client, base, unit(model, **several_pictures)), Sampled(client, asked())
+    assert equal(guided.row(1), without.row(1))
+    assert largest_difference(guided.row(0), without.row(0)) > MOVED
 
 
 @pytest.mark.parametrize(
@@ -160,7 +230,8 @@ def test_one_picture_per_target(client: Client, model: str) -> None:
         {"cfg_scale": 1},
         {"sampler_name": "Heun"},
         {"batch_size": 2},
-        {"enable_hr": True, "hr_scale": 2, "hr_upscaler": "Latent", "denoising_strength": 0.7},
+        HIRES,
+        {"refiner_checkpoint": "second", "refiner_switch_at": 0.5},
     ],
     ids=lambda changes: next(iter(changes), "cond and uncond apart"),
 )
@@ -178,12 +249,10 @@ def test_wherever_rows_come_from(client: Client, host_paths: HostPaths, model: s
 
 
 @pytest.mark.usefixtures("mikubill")
-def test_an_ip_adapter(client: Client) -> None:
+def test_an_ip_adapter(client: Client, model: str) -> None:
     """It acts in cross-attention and has weights per row all the same; two units are two pictures."""
     torch = pytest.importorskip("torch")
-    models = [name for name in client.get("/controlnet/model_list")["model_list"] if name.startswith("ip-adapter")]
-    if not models:
-        pytest.skip("NO IP-ADAPTER TESTED: there is one for SD 1 alone.")
+    ip_adapter = named(client, "ip-adapter")
 
     def looking_at(seed: int, **changes: Any) -> dict[str, Any]:
         file = io.BytesIO()
@@ -192,7 +261,7 @@ def test_an_ip_adapter(client: Client) -> None:
         return {
             "enabled": True,
             "module": "ip-adapter_clip_sd15",
-            "model": models[0],
+            "model": ip_adapter,
             "ipadapter_input": [embedding],
         } | changes
 
@@ -205,6 +274,52 @@ def test_an_ip_adapter(client: Client) -> None:
     both = Sampled(client, asked("target, source", **NO_CONTROL), looking_at(1), looking_at(1))
     assert equal(both.row(0), target.row(0))
     assert equal(both.row(1), source.row(1))
+
+
+def test_an_ip_adapter_of_forge_is_refused(client: Client, host_paths: HostPaths, model: str) -> None:
+    if not is_forge(host_paths.checkout):
+        pytest.skip("NOT TESTED HERE: this is for the Forge family.")
+    with pytest.raises(HttpError) as refusal:
+        client.txt2img(with_script(asked(), "ControlNet", [unit(named(client, "ip-adapter"))]))
+    assert refusal.value.status == 422
+    assert "ControlNet unit 0 (None) is of a kind (IPAdapterPatcher) that has no weight" in refusal.value.message
+
+
+def test_an_lllite(client: Client, model: str) -> None:
+    """It reaches into self-attention, for the whole batch: refused for one branch, and for both let pass."""
+    lllite = unit(named(client, "lllite"))
+    for guides in ("target", "both 0.5"):
+        with pytest.raises(HttpError) as refusal:
+            client.txt2img(with_script(asked(guides), "ControlNet", [lllite]))
+        assert refusal.value.status == 422
+        assert "is of a kind (Control" in refusal.value.message and "cannot guide one branch" in refusal.value.message
+    plain = fault(request(steps=STEPS, batch_size=2), prompts=[TARGET, SOURCE], seeds_of=[0, 0])
+    both, alone = Sampled(client, asked("both", **NO_CONTROL), lllite), Sampled(client, plain, lllite)
+    assert equal(both.latents, alone.latents)
+    assert largest_difference(alone.row(1), Sampled(client, plain).row(1)) > MOVED
+
+
+@pytest.mark.usefixtures("mikubill")
+def test_an_lllite_under_control(client: Client, model: str) -> None:
+    """The source is that of the extension alone; the target follows it."""
+    lllite = unit(named(client, "lllite"))
+    both = Sampled(client, asked("both"), lllite)
+    uncontrolled = Sampled(client, asked("both", **NO_CONTROL), lllite)
+    assert equal(both.row(1), uncontrolled.row(1))
+    assert largest_difference(both.row(0), uncontrolled.row(0)) > 1e-3
+
+
+def test_a_t2i_adapter(client: Client, model: str) -> None:
+    """Beside a ControlNet; where none fits the checkpoint, the other tests of this file are of one."""
+    adapter = named(client, "t2i-adapter")
+    both = Sampled(client, asked("target, source", **NO_CONTROL), unit(adapter, 1), unit(adapter, 2))
+    assert equal(both.row(0), Sampled(client, asked("target", **NO_CONTROL), unit(adapter, 1)).row(0))
+    assert equal(both.row(1), Sampled(client, asked("source", **NO_CONTROL), unit(adapter, 2)).row(1))
+    without = Sampled(client, asked(**NO_CONTROL))
+    for row in (0, 1):
+        assert largest_difference(both.row(row), without.row(row)) > MOVED
+    beside = Sampled(client, asked("target, source", **NO_CONTROL), unit(model, 1), unit(adapter, 2))
+    assert equal(beside.row(1), both.row(1))
 
 
 @pytest.mark.usefixtures("mikubill")
@@ -229,6 +344,23 @@ def test_an_error_inside_sampling_leaves_nothing(client: Client, model: str) -> 
     assert equal(Sampled(client, asked("source"), unit(model)).latents, before.latents)
 
 
+def test_inversion_is_never_controlled(client: Client, model: str) -> None:
+    """The U-Net gives the same in every call of inversion, whomever units guide in those of sampling."""
+    image = encoded(numpy.kron(numpy.random.default_rng(4).integers(0, 255, (8, 8, 3)), numpy.ones((8, 8, 1))))
+    base = fault({**asked("both"), "init_images": [image], "denoising_strength": 0.8}, calls=True, encoder_seed=1)
+    client.post("/sdapi/v1/options", {"masactrl_cache_mib": 0})  # each request inverts
+    try:
+        inversions = []
+        for units in ([], [unit(model)]):
+            client.img2img(with_script(base, "ControlNet", units))
+            calls = [call["output"] for call in client.unet_calls()]
+            inversions.append([output for output in calls if len(output) == 1])
+            assert len(inversions[-1]) >= 3 and len(calls) > len(inversions[-1])
+        assert same(*inversions)
+    finally:
+        client.post("/sdapi/v1/options", {"masactrl_cache_mib": 512})
+
+
 def test_a_real_image_as_its_own_control_picture(client: Client, model: str) -> None:
     """img2img: a unit without a picture takes the init image, through its preprocessor."""
     image = encoded(numpy.kron(numpy.random.default_rng(3).integers(0, 255, (8, 8, 3)), numpy.ones((8, 8, 1))))
@@ -244,13 +376,41 @@ def test_a_real_image_as_its_own_control_picture(client: Client, model: str) -> 
         assert largest_difference(guided[0], without[0]) > MOVED
 
 
-@pytest.mark.usefixtures("mikubill")
-def test_each_needs_a_picture_for_every_target(client: Client, model: str) -> None:
-    pictures = {"input_mode": "merge", "image": [{"image": picture(1)}, {"image": picture(2)}]}
-    with pytest.raises(HttpError) as refusal:
-        client.txt2img(with_script(asked("each"), "ControlNet", [unit(model, **pictures)]))
-    assert refusal.value.status == 422
-    assert "2 control pictures for 1 targets" in refusal.value.message
+def test_each_needs_a_picture_for_every_target(client: Client, model: str, several_pictures: dict[str, Any]) -> None:
+    base = fault(asked("each", more_targets=f"{OTHER}\na cat, lying"), units_of_the_page=True)
+    for units, count in (([unit(model, **several_pictures)], 2), ([unit(model), unit(model)], 2), ([unit(model)], 1)):
+        with pytest.raises(HttpError) as refusal:
+            client.txt2img(with_script(base, "ControlNet", units))
+        assert refusal.value.status == 422
+        assert f"{count} control pictures for 3 targets" in refusal.value.message
+
+
+#: White where the picture is to be painted anew.
+HALF = encoded(numpy.kron([[0, 255]], numpy.ones((64, 32)))[..., None].repeat(3, 2))
+
+
+@pytest.mark.parametrize("changes", [{}, HIRES], ids=["one pass", "hires fix"])
+def test_a_preprocessor_that_makes_its_picture_in_every_pass(
+    client: Client, model: str, changes: dict[str, Any]
+) -> None:
+    """By this one, Forge gives its control model another picture than the unit's, made of that and the mask."""
+    inpainting = unit(model, module="inpaint_global_harmonious", mask=HALF, mask_image=HALF)
+    traces = [client.traced(with_script(asked(**changes), "ControlNet", units)) for units in ([], [inpainting])]
+    for without, guided in zip(*traces):
+        assert same([guided[1]], [without[1]])
+        assert largest_difference(guided[0], without[0]) > MOVED
+
+
+@pytest.mark.parametrize("option", ["Low res only", "High res only"])
+def test_a_unit_that_sits_out_a_pass_of_hires_fix(client: Client, model: str, option: str) -> None:
+    """The other unit guides the source in both."""
+    units = [unit(model, 1, hr_option=option), unit(model, 2)]
+    alone = client.traced(with_script(asked("source", **HIRES, **NO_CONTROL), "ControlNet", units[1:]))
+    both = client.traced(with_script(asked("target, source", **HIRES, **NO_CONTROL), "ControlNet", units))
+    for without, guided in zip(alone, both):
+        assert same([guided[1]], [without[1]])
+        is_guided = option == "Low res only" or guided.shape != both[0].shape
+        assert (largest_difference(guided[0], without[0]) > MOVED) == is_guided
 
 
 def test_infotext_and_the_field_in_the_accordion(client: Client, model: str) -> None:

@@ -21,7 +21,12 @@ RECIPE = 3
 
 def wide_checkpoint() -> Path:
     """A checkpoint for the Forge family in the user's cache folder, made there at the first call (0.7 GB)."""
-    return _cached("wide", _write)
+    return _cached("wide", functools.partial(_write, [1, 1, 1, 2]))
+
+
+def adapter_checkpoint() -> Path:
+    """Likewise one that takes T2I-Adapters too: its levels are 1, 2, 4 and 4 times as wide as the first (2.2 GB)."""
+    return _cached("wide-adapter", functools.partial(_write, [1, 2, 4, 4]))
 
 
 def control_checkpoint(width: int = 320) -> Path:
@@ -44,13 +49,13 @@ def _cached(name: str, write: Callable[[Path], None]) -> Path:
     return path
 
 
-def _write(path: Path) -> None:
+def _write(levels: list[int], path: Path) -> None:
     # Here and not above: who tests a WebUI that takes the tiny checkpoint needs none of these packages.
     from safetensors.torch import save_file
 
     from tests.small_models import DDCONFIG, UNET, random_weights
 
-    unet = {**UNET, "model_channels": 320, "channel_mult": [1, 1, 1, 2], "num_heads": 8, "context_dim": 768}
+    unet = {**UNET, "model_channels": 320, "channel_mult": levels, "num_heads": 8, "context_dim": 768}
     autoencoder = {**DDCONFIG, "ch": 128, "ch_mult": [1, 2, 4, 4], "num_res_blocks": 2}
     text = {"hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 12, "num_attention_heads": 12}
     weights = random_weights(49408, unet=unet, autoencoder=autoencoder, text=text)
@@ -79,4 +84,5 @@ def _write_for_control(width: int, path: Path) -> None:
 
 
 if __name__ == "__main__":
-    sys.stdout.write(f"{control_checkpoint(*map(int, sys.argv[1:]))}\n")
+    forge = sys.argv[1:] == ["forge"]
+    sys.stdout.write(f"{adapter_checkpoint() if forge else control_checkpoint(*map(int, sys.argv[1:]))}\n")

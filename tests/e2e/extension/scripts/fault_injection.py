@@ -14,7 +14,9 @@ Idle (no argument) it touches no request. Over the API its one argument is an ob
   evaluates cond and uncond apart (AUTOMATIC1111 has an option for that);
 * ``trace``: keep the denoised latents of every denoiser evaluation, for ``GET /fault/trace``;
 * ``count``: keep the number of rows of every U-Net call since the last ``GET /fault/rows``;
-* ``calls``: keep what every U-Net call gets and gives, for ``GET /fault/calls``.
+* ``calls``: keep what every U-Net call gets and gives, for ``GET /fault/calls``;
+* ``units_of_the_page``: ControlNet units from the API have their input mode as Forge's page gives it: an object, which
+  no JSON holds, and without which that ControlNet takes no unit of several pictures.
 
 ``POST /fault/batch`` runs the img2img tab's Batch mode, which the host's API does not offer.
 """
@@ -155,6 +157,13 @@ class FaultScript(scripts.Script):
 
     def ui(self, is_img2img):
         return [gr.Textbox(value="", visible=False, label="Fault")]
+
+    def before_process(self, p, wanted=None):
+        if isinstance(wanted, dict) and wanted.get("units_of_the_page") and "lib_controlnet.enums" in sys.modules:
+            modes = sys.modules["lib_controlnet.enums"].InputMode
+            for unit in p.script_args:
+                if isinstance(unit, dict) and "input_mode" in unit:
+                    unit["input_mode"] = modes(unit["input_mode"])
 
     def postprocess(self, p, processed, wanted=None):
         watch.unhook()
