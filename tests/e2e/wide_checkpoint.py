@@ -14,7 +14,10 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+#: The checkpoint of this repository.
+SMALL = Path(__file__).resolve().parents[2] / "demo" / "checkpoint" / "creatures.safetensors"
 #: To be raised when the weights below change: files of earlier recipes are not used again.
 RECIPE = 3
 
@@ -35,7 +38,13 @@ def control_checkpoint(width: int = 320) -> Path:
     In SD 1.5's own width, 320, it takes a ControlNet (1.7 GB), which the ControlNet extension builds in that size
     alone; in any other, such as 32, a T2I-Adapter. Text encoder and autoencoder are those of this repository's.
     """
-    return _cached(f"control-{width}", functools.partial(_write_for_control, width))
+    import yaml
+
+    config = _control_config(width)
+    path = _cached(f"control-{width}", functools.partial(_write_for_control, config))
+    # Every time, because it names a folder of this checkout.
+    path.with_suffix(".yaml").write_text(yaml.safe_dump(config, sort_keys=False), encoding="utf-8")
+    return path
 
 
 def _cached(name: str, write: Callable[[Path], None]) -> Path:
@@ -64,23 +73,27 @@ def _write(levels: list[int], path: Path) -> None:
     save_file({k: v.half() if v.is_floating_point() and k != "alphas_cumprod" else v for k, v in weights.items()}, path)
 
 
-def _write_for_control(width: int, path: Path) -> None:
+def _control_config(width: int) -> dict[str, Any]:
+    """The config of this repository's checkpoint, with such a U-Net."""
     import yaml
+
+    config: dict[str, Any] = yaml.safe_load(SMALL.with_suffix(".yaml").read_text(encoding="utf-8"))
+    params = config["model"]["params"]
+    params["unet_config"]["params"].update(model_channels=width, channel_mult=[1, 2, 4, 4], num_heads=8)
+    params["cond_stage_config"]["params"]["version"] = str(SMALL.parent / "tokenizer")
+    return config
+
+
+def _write_for_control(config: dict[str, Any], path: Path) -> None:
     from safetensors.torch import load_file, save_file
 
     from tests.small_models import random_weights
 
-    small = Path(__file__).resolve().parents[2] / "demo" / "checkpoint" / "creatures.safetensors"
-    config = yaml.safe_load(small.with_suffix(".yaml").read_text(encoding="utf-8"))
-    params = config["model"]["params"]
-    params["unet_config"]["params"].update(model_channels=width, channel_mult=[1, 2, 4, 4], num_heads=8)
-    params["cond_stage_config"]["params"]["version"] = str(small.parent / "tokenizer")
-    weights = {name: value for name, value in load_file(small).items() if not name.startswith("model.")}
-    for name, value in random_weights(8, unet=params["unet_config"]["params"]).items():
+    weights = {name: value for name, value in load_file(SMALL).items() if not name.startswith("model.")}
+    for name, value in random_weights(8, unet=config["model"]["params"]["unet_config"]["params"]).items():
         if name.startswith("model."):
             weights[name] = value.half()
     save_file(weights, path)
-    path.with_suffix(".yaml").write_text(yaml.safe_dump(config, sort_keys=False), encoding="utf-8")
 
 
 if __name__ == "__main__":
