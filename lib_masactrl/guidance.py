@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from lib_masactrl.errors import SettingsError
@@ -69,6 +70,39 @@ def with_target_first(text: str) -> str:
     first, *others = [part.strip() for part in text.split(",")]
     others = others or [first]
     return "target" if others in ([""], ["target"]) else ", ".join(["target", *others])
+
+
+def first_targets(pictures: Mapping[int, int], targets: int) -> dict[int, int]:
+    """For each unit that says ``each``, the target that its first control picture is for.
+
+    Such a unit has a picture for every target itself, or one alone: then units with one belong together, in order.
+
+    >>> first_targets({0: 1, 1: 2, 4: 1}, targets=2)
+    {0: 0, 1: 0, 4: 1}
+
+    Args:
+        pictures: how many control pictures each such unit has, by its number.
+
+    Raises:
+        SettingsError: they do not come out even.
+    """
+    first, single = {}, 0
+    for number, count in pictures.items():
+        if count not in (1, targets):
+            raise _uneven(number, count, targets)
+        first[number] = single % targets if count < targets else 0
+        single += count < targets
+    if single % targets:
+        raise _uneven(max(pictures), single, targets)
+    return first
+
+
+def _uneven(number: int, pictures: int, targets: int) -> SettingsError:
+    return SettingsError(
+        f"MasaCtrl: control_guides says 'each' up to ControlNet unit {number}, but there are {pictures} control "
+        f"pictures for {targets} targets; give one per target, in order: in one unit (Multi-Inputs), or in as many "
+        "units with one picture each."
+    )
 
 
 def _guidance(text: str) -> Guidance:

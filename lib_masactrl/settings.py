@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from lib_masactrl.errors import SettingsError
-from lib_masactrl.guidance import Guidance, parse_guidance
+from lib_masactrl.guidance import Guidance, first_targets, parse_guidance
 from lib_masactrl.setting_kinds import (
     ChoiceSetting,
     CountSetting,
@@ -173,6 +173,18 @@ class MasaCtrlSettings:
         """Whom ControlNet unit ``number`` guides; the last one named stands for all further units."""
         units = parse_guidance(self.control_guides)
         return units[min(number, len(units) - 1)]
+
+    def first_targets(self, pictures: Mapping[int, int]) -> dict[int, int]:
+        """For each unit that guides ``each`` target by its own picture, the target that its first picture is for.
+
+        Args:
+            pictures: how many control pictures each unit has, by its number.
+
+        Raises:
+            SettingsError: targets have not one control picture each.
+        """
+        each = {number: count for number, count in pictures.items() if self.guidance_of_unit(number).each}
+        return first_targets(each, self.targets)
 
     @property
     def targets(self) -> int:

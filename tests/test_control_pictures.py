@@ -21,7 +21,9 @@ from lib_masactrl.errors import UnsupportedModelError
 from lib_masactrl.guidance import parse_guidance
 from lib_masactrl.host.cli import main
 from lib_masactrl.host.standalone.adapter import features_added, load_adapter, new_adapter, original_state
-from lib_masactrl.host.standalone.control_pictures import ControlUnit, with_units
+from lib_masactrl.host.standalone.control_pictures import ControlFiles, ControlUnit, with_units
+from lib_masactrl.host.standalone.sampling import SamplingPlan
+from lib_masactrl.settings import MasaCtrlSettings
 from tests.test_standalone import batch, sampled
 from tests.unets import inputs, plain, small_unet
 
@@ -120,6 +122,16 @@ def test_a_picture_per_target_and_a_second_unit_for_the_source():
     expected = [torch.stack([level[0] / 2, level[1] / 2, level[2]]) for level in adapter(pictures)]
     for level, wanted in zip(with_units(of_branches, units).features, expected, strict=True):
         torch.testing.assert_close(level, wanted)
+
+
+def test_a_unit_per_target(model, files):
+    """Units with one picture each, in the order of the targets."""
+    settings = MasaCtrlSettings(more_targets="a dog", control_guides="each, source, each")
+    read = ControlFiles([[files / "1.png"], [files / "2.png"], [files / "2.png"]], [files / "adapter.safetensors"])
+    first, source, second = read.read(model, settings, SamplingPlan(width=64, height=64))
+    assert first.weights(BRANCHES).tolist() == [[1], [0], [0]]
+    assert source.weights(BRANCHES).tolist() == [[0], [0], [1]]
+    assert second.weights(BRANCHES).tolist() == [[0], [1], [0]]
 
 
 @pytest.mark.parametrize("cfg_scale", [7.5, 1.0])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from lib_masactrl.errors import SettingsError
-from lib_masactrl.guidance import Guidance, parse_guidance, with_target_first
+from lib_masactrl.guidance import Guidance, first_targets, parse_guidance, with_target_first
 from lib_masactrl.settings import MasaCtrlSettings
 
 MEANINGS = {
@@ -83,3 +83,26 @@ def test_a_picture_per_target_has_the_whole_weight_of_the_unit():
 
 def test_without_each_every_picture_guides_every_target():
     assert [Guidance(1, 0).weight(target, 1, 2) for target in (0, 1, None)] == [1, 1, 0]
+
+
+IN_ORDER = [
+    ({}, 2, {}),
+    ({3: 2}, 2, {3: 0}),
+    ({0: 1, 2: 1}, 2, {0: 0, 2: 1}),
+    ({0: 1, 1: 3, 2: 1, 5: 1}, 3, {0: 0, 1: 0, 2: 1, 5: 2}),
+    ({0: 1, 1: 1, 2: 1, 3: 1}, 2, {0: 0, 1: 1, 2: 0, 3: 1}),
+    ({0: 1, 1: 1}, 1, {0: 0, 1: 0}),
+]
+
+
+@pytest.mark.parametrize(("pictures", "targets", "first"), IN_ORDER)
+def test_pictures_of_a_unit_or_of_several_are_for_the_targets_in_order(pictures, targets, first):
+    assert first_targets(pictures, targets) == first
+
+
+@pytest.mark.parametrize(
+    ("pictures", "said"), [({0: 2}, 2), ({0: 1, 1: 1}, 2), ({0: 4}, 4), ({0: 3, 1: 1}, 1), ({0: 0}, 0)]
+)
+def test_pictures_that_do_not_come_out_even_are_refused(pictures, said):
+    with pytest.raises(SettingsError, match=f"but there are {said} control pictures for 3 targets"):
+        first_targets(pictures, 3)

@@ -153,12 +153,7 @@ def _check_control_pictures(settings: MasaCtrlSettings, units: list[list[Path]],
             f"{len(units)} control images and {len(adapters)} adapters are given, with control_guides "
             f"{settings.control_guides!r}; --control-image and --adapter go together, and --control-guides with them."
         )
-    for number, pictures in enumerate(units):
-        if settings.guidance_of_unit(number).each and len(pictures) != settings.targets:
-            raise SettingsError(
-                f"control_guides says 'each' for unit {number}, but it has {len(pictures)} control images for "
-                f"{settings.targets} targets; give one per target, in order, behind one --control-image."
-            )
+    settings.first_targets({number: len(pictures) for number, pictures in enumerate(units)})
 
 
 def _seeds(options: argparse.Namespace) -> range:

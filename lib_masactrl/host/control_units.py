@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from lib_masactrl.errors import SettingsError, UnsupportedCombinationError
+from lib_masactrl.errors import UnsupportedCombinationError
 from lib_masactrl.guidance import Guidance
 from lib_masactrl.settings import MasaCtrlSettings
 
@@ -84,42 +84,26 @@ def enabled_units(p: Any, script: Any, settings: MasaCtrlSettings, by_default: b
     Raises:
         SettingsError: targets have not one control picture each.
     """
-    units: list[Unit] = []
-    single = 0  # units with one picture each that together have one per target
-    for number, given in enumerate(_units(p, script)):
-        if not _read(given, "enabled", by_default):
-            continue
-        guidance = settings.guidance_of_unit(number)
-        pictures, runs = _pictures_and_runs(given)
-        in_first_pass, in_hires_pass = _passes(given)
-        if guidance.each and pictures not in (1, settings.targets):
-            raise _wrong_number(number, pictures, settings.targets)
-        joins = guidance.each and pictures < settings.targets
+    given = {number: unit for number, unit in enumerate(_units(p, script)) if _read(unit, "enabled", by_default)}
+    counted = {number: _pictures_and_runs(unit) for number, unit in given.items()}
+    first = settings.first_targets({number: pictures for number, (pictures, _) in counted.items()})
+    units = []
+    for number, unit in given.items():
+        pictures, runs = counted[number]
+        in_first_pass, in_hires_pass = _passes(unit)
         units.append(
             Unit(
                 number=number,
-                module=str(_read(given, "module", "none")),
-                guidance=guidance,
+                module=str(_read(unit, "module", "none")),
+                guidance=settings.guidance_of_unit(number),
                 pictures=pictures,
                 runs=runs,
-                first_target=single % settings.targets if joins else 0,
+                first_target=first.get(number, 0),
                 in_first_pass=in_first_pass,
                 in_hires_pass=in_hires_pass,
             )
         )
-        single += joins
-    if single % settings.targets:
-        last = max(unit.number for unit in units if unit.guidance.each and unit.pictures == 1)
-        raise _wrong_number(last, single, settings.targets)
     return units
-
-
-def _wrong_number(number: int, pictures: int, targets: int) -> SettingsError:
-    return SettingsError(
-        f"MasaCtrl: control_guides says 'each' up to ControlNet unit {number}, but there are {pictures} control "
-        f"pictures for {targets} targets; give one per target, in order: in one unit (Multi-Inputs), or in as many "
-        "units with one picture each."
-    )
 
 
 def _units(p: Any, script: Any) -> Iterator[Any]:

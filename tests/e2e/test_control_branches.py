@@ -191,7 +191,7 @@ def several_pictures(client: Client, host_paths: HostPaths, tmp_path: Path) -> d
     fields = (controlnet / "external_code.py").read_text(encoding="utf-8")
     if "multi_inputs_gallery" in fields:  # reForge
         return {"input_mode": "merge", "image": None, "multi_inputs_gallery": [{"name": str(file)} for file in files]}
-    if "batch_input_gallery" in fields:  # Forge main, from its page alone
+    if "batch_input_gallery: " in fields:  # Forge main, from its page alone
         return {"input_mode": "merge", "image": None, "batch_input_gallery": [[str(file), None] for file in files]}
     pytest.skip("NOT TESTED HERE: units of this WebUI take one picture.")
 
@@ -279,7 +279,7 @@ def test_an_ip_adapter_of_forge_is_refused(client: Client, host_paths: HostPaths
     with pytest.raises(HttpError) as refusal:
         client.txt2img(with_script(asked(), "ControlNet", [unit(named(client, "ip-adapter"))]))
     assert refusal.value.status == 422
-    assert "ControlNet unit 0 (None) is of a kind (IPAdapterPatcher) that has no weight" in refusal.value.message
+    assert "ControlNet unit 0 (none) is of a kind (IPAdapterPatcher) that has no weight" in refusal.value.message
 
 
 def test_an_lllite(client: Client, model: str) -> None:
@@ -304,6 +304,15 @@ def test_an_lllite_under_control(client: Client, model: str) -> None:
     uncontrolled = Sampled(client, asked("both", **NO_CONTROL), lllite)
     assert equal(both.row(1), uncontrolled.row(1))
     assert largest_difference(both.row(0), uncontrolled.row(0)) > 1e-3
+
+
+@pytest.mark.usefixtures("mikubill")
+def test_revision_is_refused(client: Client, model: str) -> None:
+    """It changes the prompts of the whole batch. (Where its network cannot be downloaded, that is said instead.)"""
+    with pytest.raises(HttpError) as refusal:
+        client.txt2img(with_script(asked(), "ControlNet", [unit("None", module="revision_clipvision")]))
+    assert refusal.value.status == 422
+    assert re.search("unit 0 .revision_clipvision.(,| works on the whole batch)", refusal.value.message)
 
 
 def test_a_t2i_adapter(client: Client, model: str) -> None:

@@ -6,7 +6,7 @@ import pytest
 
 from lib_masactrl.settings import SETTINGS
 
-from .client import Client, api_fields, controlled, request, same, with_script
+from .client import Client, HttpError, api_fields, controlled, request, same, with_script
 
 TARGET, SOURCE = "a cat, standing", "a cat, sitting"
 
@@ -38,6 +38,19 @@ def test_switched_off_is_plain(client: Client, args: list[object]) -> None:
     off = client.txt2img(with_script(request(TARGET), "MasaCtrl", args))
     assert same(off.images, plain.images)
     assert "MasaCtrl" not in off.infotexts[0]
+
+
+def test_what_is_for_controlnet_is_there_beside_it_alone(client: Client) -> None:
+    present = "controlnet" in client.get("/sdapi/v1/scripts")["txt2img"]
+    for tab in ("txt2img", "img2img"):
+        components = client.get("/config")["components"]
+        ids = {entry["props"].get("elem_id"): entry["props"]["visible"] for entry in components if entry["props"]}
+        assert ids[f"masactrl_{tab}_control_guides"] == present
+        assert ("[MasaCtrl] ControlNet guides" in client.get("/fault/axes")[tab]) == present
+    if not present:
+        with pytest.raises(HttpError, match="no ControlNet extension is active") as refusal:
+            client.txt2img(controlled(request(TARGET), control_guides="source"))
+        assert refusal.value.status == 422
 
 
 def test_infotext_reports_settings_and_result(client: Client) -> None:

@@ -25,17 +25,24 @@ from lib_masactrl.settings import MasaCtrlSettings
 
 @dataclass(frozen=True, eq=False)
 class ControlUnit:
-    """A network with its control pictures (pictures, channels, height, width) in 0..1, and whom it guides."""
+    """A network with its control pictures (pictures, channels, height, width) in 0..1, and whom it guides.
+
+    If that is ``each``, the first picture is for the target ``first_target``.
+    """
 
     network: T2IAdapter | ControlNetModel
     pictures: Tensor
     guidance: Guidance
+    first_target: int = 0
 
     def weights(self, branches: Sequence[Branch]) -> Tensor:
         """(branches, pictures). Several pictures share the unit's weight, as in the ControlNet extension."""
         count = len(self.pictures)
         return torch.tensor(
-            [[self.guidance.weight(b.target, i, count) / count for i in range(count)] for b in branches]
+            [
+                [self.guidance.weight(b.target, self.first_target + i, count) / count for i in range(count)]
+                for b in branches
+            ]
         )
 
     @torch.no_grad()
@@ -56,9 +63,10 @@ class ControlFiles:
         """The units, their pictures scaled and cropped to the size of ``plan``.
 
         Raises:
-            SettingsError: a picture cannot be read.
+            SettingsError: a picture cannot be read, or targets have not one each.
             UnsupportedModelError: a network cannot be read, or is none for this checkpoint.
         """
+        first = settings.first_targets({number: len(paths) for number, paths in enumerate(self.pictures)})
         units = []
         for number, paths in enumerate(self.pictures):
             file = self.adapters[min(number, len(self.adapters) - 1)]
@@ -66,7 +74,7 @@ class ControlFiles:
             pictures = torch.cat([to_tensor(fitted(read_picture(path), plan.width, plan.height)) for path in paths])
             if isinstance(network, T2IAdapter) and network.config.in_channels == 1:
                 pictures = pictures.mean(dim=1, keepdim=True)
-            units.append(ControlUnit(network, pictures, settings.guidance_of_unit(number)))
+            units.append(ControlUnit(network, pictures, settings.guidance_of_unit(number), first.get(number, 0)))
         return units
 
     def entries(self) -> dict[str, str]:
