@@ -1,6 +1,8 @@
-"""The small checkpoint and its model, made once for all tests of the standalone host."""
+"""The small checkpoint and its model, made once for all tests of the standalone host; a WebUI's stand-in for each."""
 
 from __future__ import annotations
+
+import importlib
 
 import pytest
 
@@ -17,3 +19,14 @@ def model(checkpoint):
     from lib_masactrl.host.standalone.checkpoint import load_checkpoint
 
     return load_checkpoint(checkpoint, "cpu")
+
+
+@pytest.fixture
+def host():
+    from tests.webui_requests import Script
+    from tests.webui_standin import installed
+
+    with installed() as host:
+        host.script = Script(importlib.import_module("lib_masactrl.host.a1111"))
+        yield host
+        assert host.errors == []

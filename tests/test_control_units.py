@@ -14,7 +14,7 @@ import torch
 from lib_masactrl.branches import BatchLayout, branches_in_batch
 from lib_masactrl.errors import SettingsError, UnsupportedCombinationError
 from lib_masactrl.settings import MasaCtrlSettings
-from tests.test_webui_lifecycle import NAMED, Script
+from tests.webui_requests import NAMED, Script
 from tests.webui_standin import Request, installed
 
 METHOD = "apply_effective_region_mask"

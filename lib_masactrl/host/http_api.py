@@ -7,8 +7,8 @@ from typing import Any
 
 from modules import shared
 
+from lib_masactrl.host.kept_trajectories import CACHE, CACHE_MIB, CACHE_ON_DISK
 from lib_masactrl.host.model import loaded_model
-from lib_masactrl.host.real_image import CACHE, CACHE_MIB, CACHE_ON_DISK
 from lib_masactrl.schedule import default_start_layer
 from lib_masactrl.settings import SETTINGS
 from lib_masactrl.version import VERSION

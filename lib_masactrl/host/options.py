@@ -7,7 +7,7 @@ from typing import Any
 import gradio as gr
 from modules import shared
 
-from lib_masactrl.host.real_image import CACHE_MIB, CACHE_ON_DISK, DEFAULT_CACHE_MIB
+from lib_masactrl.host.kept_trajectories import CACHE_MIB, CACHE_ON_DISK, DEFAULT_CACHE_MIB
 from lib_masactrl.host.saving import SAVE_MASKS, SAVE_SOURCES
 
 _SECTION = ("masactrl", "MasaCtrl")

@@ -8,19 +8,18 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import logging
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
-from pathlib import Path
 from typing import Any
 
 import torch
-from modules import paths, processing, sd_samplers_common, shared
+from modules import processing, sd_samplers_common, shared
 from torch import Tensor, nn
 
 from lib_masactrl.branches import Branch
 from lib_masactrl.host.controlnet import silenced
 from lib_masactrl.host.denoising import Conditioning, denoiser, noise_schedule, rows_of
+from lib_masactrl.host.kept_trajectories import CACHE, configure_cache, trajectory_key
 from lib_masactrl.host.sampler_levels import Levels, sampler_levels
 from lib_masactrl.inversion import (
     Denoise,
@@ -33,14 +32,6 @@ from lib_masactrl.inversion import (
     subdivided,
 )
 from lib_masactrl.settings import MasaCtrlSettings
-from lib_masactrl.trajectory_cache import TrajectoryCache, cache_key
-
-log = logging.getLogger(__name__)
-
-#: One for the whole process, so that a second edit of a picture starts at once. Sized by the user's settings.
-CACHE = TrajectoryCache(limit=0)
-#: Its options on the host's settings page (``options.py``), and how large it is until they are set.
-CACHE_MIB, CACHE_ON_DISK, DEFAULT_CACHE_MIB = "masactrl_cache_mib", "masactrl_cache_on_disk", 512
 
 #: Of an Euler or Heun step with churn: the noise level is raised by at most this before the U-Net is asked
 #: (k-diffusion ``sample_euler``, ``gamma``).
@@ -261,34 +252,8 @@ class RealImage:
         return self._schedules[id(model)]
 
     def _key(self, row: int, path: tuple[float, ...], conds: list[Any]) -> str:
-        """Of everything that this row's trajectory depends on.
-
-        The picture's pixels stand for its latent, because the host draws noise when it encodes.
-        """
-        p, model = self._p, shared.sd_model
-        seen = self._pictures[row] if self._pictures is not None else p.init_latent[row]
-        file = Path(getattr(getattr(model, "sd_checkpoint_info", None), "filename", ""))
-        written = file.stat().st_mtime_ns if file.is_file() else 0
-        networks = {
-            kind: [getattr(network, "items", network) for network in used]
-            for kind, used in (getattr(p, "extra_network_data", None) or {}).items()
-        }
-        return cache_key(
-            [
-                *(seen, tuple(p.init_latent.shape[1:]), getattr(p, "resize_mode", None), path),
-                *(str(file), written, getattr(p, "sd_vae_name", None), getattr(p, "sd_vae_hash", None)),
-                *(shared.opts.data.get("sd_vae"), shared.opts.data.get("sd_vae_encode_method"), p.tiling),
-                *(sorted(networks.items()), p.get_token_merging_ratio(), self._settings.inversion_refinements),
-                *(shared.opts.data.get("sd_hypernetwork"), shared.opts.data.get("enable_quantization"), *conds),
-            ]
-        )
-
-
-def configure_cache() -> None:
-    """Size the cache as the user's settings say now."""
-    mebibytes = int(getattr(shared.opts, CACHE_MIB, DEFAULT_CACHE_MIB))
-    on_disk = bool(getattr(shared.opts, CACHE_ON_DISK, False))
-    CACHE.configure(mebibytes * 2**20, Path(paths.data_path) / "cache" / "masactrl" if on_disk else None)
+        picture = self._pictures[row] if self._pictures is not None else self._p.init_latent[row]
+        return trajectory_key(self._p, picture, path, self._settings.inversion_refinements, conds)
 
 
 @contextmanager

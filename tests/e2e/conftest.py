@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from .client import Client, controlled, request
-from .host import HostPaths, running
+from .client import Client, Pixels, controlled, request
+from .host import HostPaths, is_forge, running
 
 
 @pytest.fixture(scope="session")
@@ -58,3 +58,20 @@ def layers(client: Client) -> int:
     found = re.search(r"MasaCtrl result: \d+ of \d+ steps; \d+ of (\d+) layers", text)
     assert found, text
     return int(found[1])
+
+
+@pytest.fixture(scope="session")
+def photograph(client: Client) -> Pixels:
+    """A picture that the model can paint: of its own world."""
+    return client.txt2img(request("a cat sitting on the left", steps=20, seed=5)).images[0]
+
+
+@pytest.fixture(scope="session")
+def paints(host_paths: HostPaths) -> bool:
+    """Whether the autoencoder gives pictures back: one of random weights does not."""
+    return not is_forge(host_paths.checkout)
+
+
+@pytest.fixture(scope="session")
+def another(client: Client) -> Pixels:
+    return client.txt2img(request("a dog lying on the right", steps=20, seed=9)).images[0]

@@ -1,7 +1,7 @@
 """Law 10: what the accordion or a caller asked for comes back from the picture, through the host's own code.
 
 The infotext is written by the host's ``create_infotext`` and read by the function behind its paste button (see
-``extension/scripts/fault_injection.py``); nothing is sampled, so that 500 cases take seconds.
+``extension/lib_fault/settings.py``); nothing is sampled, so that 500 cases take seconds.
 """
 
 from __future__ import annotations

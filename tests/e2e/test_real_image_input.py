@@ -1,0 +1,88 @@
+"""Real images of every kind, and what is no real image or cannot be edited: one clear message each."""
+
+from __future__ import annotations
+
+import base64
+import io
+import re
+from typing import Any
+
+import numpy
+import pytest
+from PIL import Image
+
+from .client import Client, HttpError, Pixels, controlled, encoded, request
+from .real_images import asked, decibels, edit
+
+
+def picture_file(mode: str, kind: str = "PNG", **options: Any) -> str:
+    """The base64 of a 64x64 picture in some mode and format."""
+    ramp = numpy.linspace(0, 255, 64 * 64).reshape(64, 64)
+    if mode == "I;16":
+        image = Image.fromarray((ramp * 257).astype(numpy.uint16))
+    else:
+        image = Image.fromarray(ramp.astype(numpy.uint8)).convert("RGB").convert(mode)
+    file = io.BytesIO()
+    image.save(file, kind, **options)
+    return base64.b64encode(file.getvalue()).decode("ascii")
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "L", "LA", "P", "1", "I;16"])
+def test_every_kind_of_picture(client: Client, mode: str) -> None:
+    result = edit(client, asked(picture_file(mode)))
+    assert len(result.images) == 2 and decibels(result) > 5
+
+
+def test_an_animation_gives_its_first_frame(client: Client) -> None:
+    frames = [Image.new("RGB", (64, 64), colour) for colour in ("red", "blue")]
+    file = io.BytesIO()
+    frames[0].save(file, "GIF", save_all=True, append_images=frames[1:])
+    source = edit(client, asked(base64.b64encode(file.getvalue()).decode())).images[-1]
+    assert source[..., 0].mean() > source[..., 2].mean() + 50
+
+
+def test_one_pixel(client: Client) -> None:
+    pixel = numpy.full((1, 1, 3), 200, numpy.uint8)
+    assert len(edit(client, asked(pixel)).images) == 2
+
+
+@pytest.mark.parametrize("text", ["", "no picture", None], ids=["empty", "text", "none"])
+def test_what_is_no_picture(client: Client, text: str | None) -> None:
+    with pytest.raises(HttpError) as refusal:
+        edit(client, {**asked(""), "init_images": [text]})
+    assert 400 <= refusal.value.status < 600
+
+
+def test_a_truncated_file(client: Client, photograph: Pixels) -> None:
+    broken = base64.b64encode(base64.b64decode(encoded(photograph))[:200]).decode()
+    with pytest.raises(HttpError):
+        edit(client, asked(broken))
+
+
+@pytest.mark.parametrize(
+    ("changes", "settings", "message"),
+    [
+        ({"denoising_strength": 0}, {}, "denoising strength is 0"),
+        ({"denoising_strength": 0.05, "sampler_name": "DDIM"}, {}, "takes no step"),
+        ({"steps": 20}, {"inversion_steps": 10}, "fewer than the 20 sampling steps"),
+        ({"override_settings": {"img2img_extra_noise": 0.1}}, {}, "Extra noise"),
+    ],
+    ids=["strength-0", "no-step", "inversion-steps", "extra-noise"],
+)
+def test_what_cannot_be_edited(
+    client: Client, photograph: Pixels, changes: dict[str, Any], settings: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(HttpError, match=re.escape(message)):
+        edit(client, {**asked(photograph), **changes}, **settings)
+
+
+def test_txt2img_has_no_picture(client: Client) -> None:
+    with pytest.raises(HttpError, match="there is no picture here"):
+        client.txt2img(controlled(request(), source="image"))
+
+
+def test_an_inpainting_checkpoint_is_refused(client: Client, photograph: Pixels) -> None:
+    other = {"override_settings": {"sd_model_checkpoint": "inpainting.safetensors"}}
+    with pytest.raises(HttpError, match="reads a picture besides its latents"):
+        edit(client, asked(photograph, **other))
+    assert len(client.img2img(asked(photograph, **other)).images) == 1
