@@ -163,6 +163,11 @@ def _refuse(p: Any, error: Exception) -> None:
 
 
 def _report_reconstruction(p: Any, image: RealImage, decoded: list[Any]) -> None:
+    if shared.state.interrupted or shared.state.skipped:  # half-made pictures tell nothing about the inversion
+        infotext.clear_reconstruction(p)
+        if image.evaluations is None:
+            p.comment(f"MasaCtrl: interrupted while {image.doing}, so that batch holds no edit.")
+        return
     decibels = image.reconstruction(decoded)
     if decibels is None:
         return

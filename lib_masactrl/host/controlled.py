@@ -102,16 +102,15 @@ class ControlledSampling:
         """
         if self._failure is not None:
             raise self._failure
+        stopped = shared.state.interrupted or shared.state.skipped
         if self._image is not None and self._image.evaluations is not None:
             infotext.write_inversion(self._p, self._image.evaluations)
+        elif self._image is not None and stopped:
+            infotext.write_interruption(self._p, self._image.doing)
         infotext.write_result(self._p, len(self._steps_controlled), len(self._steps_run), self._layer_range())
         if self._masks is not None:
             infotext.write_foreground(self._p, found(self._masks, self._branches))
-        if (
-            self._image is not None
-            and self._image.evaluations is None
-            and not (shared.state.interrupted or shared.state.skipped)
-        ):
+        if self._image is not None and self._image.evaluations is None and not stopped:
             raise UnsupportedCombinationError(
                 "MasaCtrl: the request's own sampler never ran, so the picture was not inverted. A script samples by "
                 "itself (img2img alternative test); disable it or give source 'prompt'."

@@ -70,6 +70,17 @@ def write_inversion(p: Any, evaluations: int) -> None:
     p.extra_generation_params[_INVERSION] = said
 
 
+def write_interruption(p: Any, doing: str) -> None:
+    """Write what an inversion was doing when it was interrupted or skipped."""
+    p.extra_generation_params[_INVERSION] = f"interrupted while {doing}"
+
+
+def clear_reconstruction(p: Any) -> None:
+    """Of the batch before: the one at hand has none."""
+    for key in (_PSNR, _UNRECTIFIED):
+        p.extra_generation_params.pop(key, None)
+
+
 def write_reconstruction(p: Any, decibels: float, unrectified: float | None) -> None:
     """Write how well the source of a real image kept it, and plain sampling from the inverted noise, if checked."""
     p.extra_generation_params[_PSNR] = f"{decibels:.1f} dB"

@@ -83,6 +83,8 @@ class RealImage:
         self._schedules: dict[int, NoiseSchedule] = {}
         #: U-Net evaluations that inversion and its check took; ``None`` until they are done.
         self.evaluations: int | None = None
+        #: What they are doing, to be told if they are stopped.
+        self.doing = "waiting for the sampler"
 
     @contextmanager
     def sampled(self, control_off: Any) -> Iterator[None]:
@@ -213,6 +215,7 @@ class RealImage:
         def watched(asked: list[str], count: int, said: str) -> AbstractContextManager[Denoise]:
             nonlocal evaluations
             evaluations += count
+            self.doing = said
             own = [rows[key] for key in asked]
             image_cond = rows_of(model.sampler.sampler_extra_args["image_cond"], own)
             return _watched(denoiser(shared.sd_model, conds.at(own), image_cond), count, said)

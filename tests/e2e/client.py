@@ -99,9 +99,12 @@ class Client:
         return self.trace()
 
     def wait_for(self, ready: Callable[[dict[str, Any]], bool], seconds: float = 60) -> None:
-        """Poll the progress of the running request until it is ``ready``."""
+        """Poll the progress of the running request, with its ``textinfo``, until it is ``ready``."""
         give_up = time.monotonic() + seconds
-        while not ready(self.get("/sdapi/v1/progress?skip_current_image=true")["state"]):
+        while True:
+            answer = self.get("/sdapi/v1/progress?skip_current_image=true")
+            if ready({**answer["state"], "textinfo": answer["textinfo"]}):
+                return
             if time.monotonic() > give_up:
                 raise TimeoutError("the request never came so far")
             time.sleep(0.01)

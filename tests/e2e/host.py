@@ -39,7 +39,7 @@ BOOT_SECONDS = 600
 OVERRIDDEN = [
     *("batch_cond_uncond", "pad_cond_uncond", "eta_noise_seed_delta", "img2img_color_correction", "return_grid"),
     *("grid_save", "token_merging_ratio", "hypertile_enable_unet", "hypertile_enable_unet_secondpass"),
-    *("sd_unet", "img2img_extra_noise", "enable_quantization"),
+    *("sd_unet", "img2img_extra_noise", "enable_quantization", "sd_vae", "CLIP_stop_at_last_layers"),
 ]
 FLAGS = [
     *("--skip-prepare-environment", "--skip-torch-cuda-test", "--skip-python-version-check", "--skip-version-check"),
@@ -181,9 +181,12 @@ def prepare(paths: HostPaths, data: Path, *, extension: str | None) -> None:
     config = paths.checkpoint.with_suffix(".yaml")
     for name in ("first.yaml", "second.yaml") if config.exists() else ():
         (checkpoints / name).write_text(_absolute_tokenizer(config), encoding="utf-8")
-    _write_inpainting_checkpoint(paths.checkpoint, checkpoints / "inpainting.safetensors")
+    _write_conditioned_checkpoint(paths.checkpoint, checkpoints / "inpainting.safetensors", 9)
     if config.exists():
-        (checkpoints / "inpainting.yaml").write_text(_inpainting_config(_absolute_tokenizer(config)), encoding="utf-8")
+        own = _absolute_tokenizer(config)
+        (checkpoints / "inpainting.yaml").write_text(_inpainting_config(own), encoding="utf-8")
+        _write_conditioned_checkpoint(paths.checkpoint, checkpoints / "pix2pix.safetensors", 8)
+        (checkpoints / "pix2pix.yaml").write_text(_pix2pix_config(own), encoding="utf-8")
     embeddings = data / "embeddings"
     embeddings.mkdir()
     _write_embedding(tensors, embeddings / "embedded.safetensors")
@@ -257,13 +260,17 @@ def _write_second_checkpoint(first: Path, second: Path) -> None:
     second.write_bytes(data)
 
 
-def _write_inpainting_checkpoint(first: Path, inpainting: Path) -> None:
-    """A copy whose U-Net takes nine channels: latents, a mask and the masked picture, as SD 1.5 inpainting does."""
+def _write_conditioned_checkpoint(first: Path, other: Path, channels: int) -> None:
+    """A copy whose U-Net takes more channels than latents have, and gives nothing for them.
+
+    Nine are those of SD 1.5 inpainting (latents, a mask and the masked picture), eight those of InstructPix2Pix
+    (latents and the picture).
+    """
     tensors = safetensors.numpy.load_file(first)
     name = "model.diffusion_model.input_blocks.0.0.weight"
     weight = tensors[name]
-    tensors[name] = numpy.concatenate([weight, weight[:, [0] * 5] * 0], axis=1)
-    safetensors.numpy.save_file(tensors, inpainting)
+    tensors[name] = numpy.concatenate([weight, weight[:, [0] * (channels - 4)] * 0], axis=1)
+    safetensors.numpy.save_file(tensors, other)
 
 
 def _inpainting_config(config: str) -> str:
@@ -271,6 +278,13 @@ def _inpainting_config(config: str) -> str:
     config = config.replace("ddpm.LatentDiffusion", "ddpm.LatentInpaintDiffusion")
     config = config.replace("  params:\n", "  params:\n    finetune_keys: null\n", 1)
     return config.replace("in_channels: 4", "in_channels: 9", 1)
+
+
+def _pix2pix_config(config: str) -> str:
+    config = re.sub(r"conditioning_key: \S+", "conditioning_key: hybrid", config)
+    config = re.sub(r"cond_stage_key: \S+", "cond_stage_key: edit", config)
+    config = config.replace("ldm.models.diffusion.ddpm.", "modules.models.diffusion.ddpm_edit.")
+    return config.replace("in_channels: 4", "in_channels: 8", 1)
 
 
 def _write_embedding(shapes: dict[str, list[int]], file: Path) -> None:

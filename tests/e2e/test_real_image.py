@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
+import threading
 from collections.abc import Iterator
 
 import pytest
 
-from .client import Client, Pixels, largest_difference, same
+from .client import Client, HttpError, Pixels, decoded, largest_difference, same
 from .real_images import KEPT, asked, decibels, edit, inversion_calls, said
 
 SAMPLERS = ["DDIM", "Euler", "DPM++ 2M", "DPM++ SDE", "Heun", "UniPC"]
@@ -125,3 +126,37 @@ def test_a_check_tells_what_a_free_source_keeps(client: Client, photograph: Pixe
 def test_churn_goes_above_the_start(client: Client, photograph: Pixels) -> None:
     result = edit(client, asked(photograph, s_churn=4, s_tmax=1000), source_prompt="churn")
     assert decibels(result) > 30
+
+
+def test_every_scheduler_of_the_host(client: Client, paints: bool, photograph: Pixels) -> None:
+    try:
+        schedulers = [entry["label"] for entry in client.get("/sdapi/v1/schedulers")]
+    except HttpError:
+        pytest.skip("this WebUI's schedules are part of its samplers")
+    for scheduler in schedulers:
+        result = edit(client, asked(photograph, scheduler=scheduler), source_prompt=scheduler)
+        calls = inversion_calls(client)
+        assert calls >= 5 and said(result, "inversion") == f"{calls} U-Net calls", scheduler
+        assert decibels(result) > 30 or not paints, scheduler
+
+
+def test_the_host_shows_how_an_inversion_goes(client: Client, photograph: Pixels) -> None:
+    """In its progress bar and live preview; the sampling that follows has its own steps again."""
+    options = {"live_previews_enable": True, "show_progress_every_n_steps": 1, "show_progress_type": "Approx cheap"}
+    known = client.get("/sdapi/v1/options")
+    client.post("/sdapi/v1/options", options)
+    base = asked(photograph, steps=40, width=128, height=128)
+    try:
+        worker = threading.Thread(target=edit, args=(client, base), kwargs={"inversion_steps": 120})
+        worker.start()
+        client.wait_for(
+            lambda state: state["textinfo"] == "MasaCtrl: inverting the picture" and state["sampling_step"] > 1
+        )
+        answer = client.get("/sdapi/v1/progress")
+        assert answer["state"]["sampling_steps"] == 120 and 0 < answer["progress"] < 1
+        shown = decoded(answer["current_image"])
+        assert shown.std() > 10
+        client.wait_for(lambda state: state["sampling_steps"] == 40 and state["textinfo"] is None)
+        worker.join(120)
+    finally:
+        client.post("/sdapi/v1/options", {name: known[name] for name in options})

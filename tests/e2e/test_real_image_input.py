@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from .client import Client, HttpError, Pixels, controlled, encoded, request
-from .real_images import asked, decibels, edit
+from .real_images import KEPT, asked, decibels, edit, said
 
 
 def picture_file(mode: str, kind: str = "PNG", **options: Any) -> str:
@@ -55,7 +55,7 @@ def test_what_is_no_picture(client: Client, text: str | None) -> None:
 
 def test_a_truncated_file(client: Client, photograph: Pixels) -> None:
     broken = base64.b64encode(base64.b64decode(encoded(photograph))[:200]).decode()
-    with pytest.raises(HttpError):
+    with pytest.raises(HttpError, match=r"truncated|Invalid encoded image"):
         edit(client, asked(broken))
 
 
@@ -81,8 +81,22 @@ def test_txt2img_has_no_picture(client: Client) -> None:
         client.txt2img(controlled(request(), source="image"))
 
 
-def test_an_inpainting_checkpoint_is_refused(client: Client, photograph: Pixels) -> None:
-    other = {"override_settings": {"sd_model_checkpoint": "inpainting.safetensors"}}
+@pytest.mark.parametrize("name", ["inpainting", "pix2pix"])
+def test_a_checkpoint_that_reads_a_picture_is_refused(
+    client: Client, paints: bool, photograph: Pixels, name: str
+) -> None:
+    if name == "pix2pix" and not paints:
+        pytest.skip("NOT TESTED HERE: no InstructPix2Pix checkpoint is written for the Forge family.")
+    other = {"override_settings": {"sd_model_checkpoint": f"{name}.safetensors"}}
     with pytest.raises(HttpError, match="reads a picture besides its latents"):
         edit(client, asked(photograph, **other))
     assert len(client.img2img(asked(photograph, **other)).images) == 1
+
+
+def test_what_is_transparent_becomes_the_hosts_background(client: Client, photograph: Pixels) -> None:
+    alpha = numpy.full((64, 64, 1), 255)
+    alpha[:, 32:] = 0
+    flat = numpy.where(alpha == 0, 255, photograph)
+    edit(client, asked(flat), source_prompt="transparent")
+    seen = edit(client, asked(encoded(numpy.concatenate([photograph, alpha], axis=2))), source_prompt="transparent")
+    assert said(seen, "inversion") == KEPT and abs(seen.images[1] - flat).mean() < 6

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from .client import Client, HttpError, Pixels, controlled, encoded, largest_difference, same
-from .real_images import TARGET, asked, decibels, edit, inversion_calls
+from .real_images import KEPT, TARGET, asked, decibels, edit, inversion_calls, said
 
 
 @pytest.mark.parametrize("mode", [0, 1, 2, 3])
@@ -17,6 +17,13 @@ def test_resize_modes(client: Client, photograph: Pixels, mode: int) -> None:
     """The tiny VAE knows 64x64 pictures with a frame, and does badly on others; 8 dB are those of any two pictures."""
     result = edit(client, asked(photograph, width=96, height=64, resize_mode=mode))
     assert [image.shape for image in result.images] == [(64, 96, 3)] * 2
+    assert decibels(result) > 14
+
+
+@pytest.mark.parametrize(("width", "height"), [(104, 72), (72, 120)])
+def test_odd_multiples_of_eight(client: Client, photograph: Pixels, width: int, height: int) -> None:
+    result = edit(client, asked(photograph, width=width, height=height))
+    assert [image.shape for image in result.images] == [(height, width, 3)] * 2
     assert decibels(result) > 14
 
 
@@ -45,6 +52,8 @@ def test_loopback_takes_each_result_as_the_next_picture(client: Client, photogra
     result = client.img2img({**base, "script_name": "loopback", "script_args": [2, 0.9, "Linear", "None"]})
     assert len(result.images) >= 2
     assert inversion_calls(client) > 8  # the second loop's picture is another one
+    again = [edit(client, asked(image, denoising_strength=0.9), source_prompt="loop") for image in result.images]
+    assert KEPT in [said(edited, "inversion") for edited in again]
 
 
 def test_batch_mode_edits_each_file_from_itself(
