@@ -156,7 +156,9 @@ def test_the_host_shows_how_an_inversion_goes(client: Client, photograph: Pixels
         assert answer["state"]["sampling_steps"] == 120 and 0 < answer["progress"] < 1
         shown = decoded(answer["current_image"])
         assert shown.std() > 10
-        client.wait_for(lambda state: state["sampling_steps"] == 40 and state["textinfo"] is None)
+        client.wait_for(
+            lambda state: state["job_count"] and state["sampling_steps"] == 40 and state["textinfo"] is None
+        )
         worker.join(120)
     finally:
         client.post("/sdapi/v1/options", {name: known[name] for name in options})

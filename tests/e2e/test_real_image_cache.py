@@ -156,18 +156,18 @@ def stopped(client: Client, base: dict[str, Any], stop: str, phase: str, **setti
     return answers[0]
 
 
-@pytest.mark.parametrize(("phase", "left"), [("inverting the picture", 240), ("checking the inversion", 120)])
+@pytest.mark.parametrize(("phase", "left"), [("inverting the picture", 160), ("checking the inversion", 80)])
 def test_an_interrupted_inversion_leaves_nothing_half_made(
     client: Client, photograph: Pixels, phase: str, left: int
 ) -> None:
-    """Four steps of 30 inversion steps each, and as many evaluations for the check."""
+    """Four steps of 20 inversion steps each, and as many evaluations for the check."""
     plain = request(steps=8)
     before = client.txt2img(plain).images
-    base = asked(photograph, steps=4, width=128, height=128)
-    settings = {"source_prompt": f"interrupted {phase}", "inversion_steps": 120, "check_inversion": True}
+    base = asked(photograph, steps=4)
+    settings = {"source_prompt": f"interrupted {phase}", "inversion_steps": 80, "check_inversion": True}
     answer = stopped(client, base, "interrupt", phase, **settings)
     assert said(answer, "inversion") == f"interrupted while {phase}" and "PSNR" not in answer.infotexts[0]
-    assert inversion_calls(client) < 240
+    assert inversion_calls(client) < 160
     assert same(client.txt2img(plain).images, before)
     again = edit(client, base, **settings)
     assert inversion_calls(client) == left and said(again, "inversion") == f"{left} U-Net calls"
@@ -175,14 +175,14 @@ def test_an_interrupted_inversion_leaves_nothing_half_made(
     assert said(edit(client, base, **settings), "PSNR unrectified") == said(again, "PSNR unrectified")
 
 
-@pytest.mark.parametrize(("phase", "left"), [("inverting the picture", 240), ("checking the inversion", 120)])
+@pytest.mark.parametrize(("phase", "left"), [("inverting the picture", 160), ("checking the inversion", 80)])
 def test_a_skipped_inversion_is_made_by_the_batch_that_follows(
     client: Client, photograph: Pixels, phase: str, left: int
 ) -> None:
     plain = request(steps=8)
     before = client.txt2img(plain).images
-    base = asked(photograph, steps=4, width=128, height=128, n_iter=2)
-    settings = {"source_prompt": f"skipped {phase}", "inversion_steps": 120, "check_inversion": True}
+    base = asked(photograph, steps=4, n_iter=2)
+    settings = {"source_prompt": f"skipped {phase}", "inversion_steps": 80, "check_inversion": True}
     first, _, second, _ = stopped(client, base, "skip", phase, **settings).infotexts
     assert f"MasaCtrl inversion: interrupted while {phase}" in first and "PSNR" not in first
     assert f"MasaCtrl inversion: {left} U-Net calls" in second and "MasaCtrl PSNR unrectified: " in second
@@ -191,16 +191,15 @@ def test_a_skipped_inversion_is_made_by_the_batch_that_follows(
 
 
 def test_what_is_interrupted_while_it_samples_tells_nothing_of_its_picture(client: Client, photograph: Pixels) -> None:
-    base = asked(photograph, steps=60, width=128, height=128)
+    base = asked(photograph, steps=20, width=128, height=128)
     edit(client, base, source_prompt="interrupted later")
     answers: list[Result] = []
     worker = threading.Thread(target=lambda: answers.append(edit(client, base, source_prompt="interrupted later")))
     worker.start()
-    client.wait_for(lambda state: state["sampling_steps"] == 60 and state["sampling_step"] >= 3)
+    client.wait_for(lambda state: state["job_count"] and state["sampling_steps"] == 20 and state["sampling_step"] >= 3)
     client.post("/sdapi/v1/interrupt", {})
     worker.join(120)
     assert said(answers[0], "inversion") == KEPT and "PSNR" not in answers[0].infotexts[0]
-    assert "PSNR" in edit(client, base, source_prompt="interrupted later").infotexts[0]
 
 
 def test_exception_in_inversion_leaves_nothing(client: Client, photograph: Pixels) -> None:
