@@ -113,14 +113,15 @@ def test_an_inversion_is_checked_once(client: Client, photograph: Pixels) -> Non
 
 
 @pytest.mark.parametrize("sampler", ["Euler", "DDIM"])
-def test_a_check_tells_what_a_free_source_keeps(client: Client, photograph: Pixels, sampler: str) -> None:
+def test_a_check_tells_what_a_free_source_keeps(client: Client, paints: bool, photograph: Pixels, sampler: str) -> None:
     """Both take DDIM's steps from the same noise; the free source by the host's sampler."""
     base, prompt = asked(photograph, steps=5, sampler_name=sampler), "a dog lying on the left"
     checked = edit(client, base, source_prompt=prompt, check_inversion=True)
     free = edit(client, base, source_prompt=prompt, rectify=False)
     assert inversion_calls(client) == 0
     unrectified = float(said(checked, "PSNR unrectified").removesuffix(" dB"))
-    assert abs(unrectified - decibels(free)) <= 0.1 and decibels(checked) > unrectified + 0.3
+    assert abs(unrectified - decibels(free)) <= 0.1
+    assert decibels(checked) > unrectified + 0.3 or not paints
 
 
 def test_churn_goes_above_the_start(client: Client, photograph: Pixels) -> None:
