@@ -100,8 +100,8 @@ def first_targets(pictures: Mapping[int, int], targets: int) -> dict[int, int]:
 def _uneven(number: int, pictures: int, targets: int) -> SettingsError:
     return SettingsError(
         f"MasaCtrl: control_guides says 'each' up to ControlNet unit {number}, but there are {pictures} control "
-        f"pictures for {targets} targets; give one per target, in order: in one unit (Multi-Inputs), or in as many "
-        "units with one picture each."
+        f"pictures for {targets} targets; give one per target, in order: in one unit (Multi-Inputs, Batch "
+        "Upload), or in as many units with one picture each."
     )
 
 
