@@ -14,9 +14,9 @@ import pytest
 from PIL import Image
 
 from .client import Client, controlled, largest_difference, request, with_script
+from .control_requests import leaves_no_hook, model  # noqa: F401  # fixtures
 from .host import HostPaths, running
 from .test_browser import chromium, fill_request, generate, open_accordion, opened, screenshot, sync_api  # noqa: F401
-from .test_control_branches import leaves_no_hook, model  # noqa: F401  # fixtures
 
 TABS = ("txt2img", "img2img")
 #: Control type of the unit that each button sets up.
@@ -36,7 +36,7 @@ def press(page: Any, tab: str, recipe: str) -> None:
 
 
 @pytest.mark.parametrize("tab", TABS)
-def test_a_recipe_sets_up_the_first_unit(opened: Callable[..., Any], model: str, tab: str) -> None:  # noqa: F811
+def test_a_recipe_sets_up_the_first_unit(opened: Callable[..., Any], model: str, tab: str) -> None:
     page = opened()
     open_accordion(page, tab)
     guides = page.locator(f"#masactrl_{tab}_control_guides input")
@@ -59,9 +59,9 @@ def test_a_recipe_sets_up_the_first_unit(opened: Callable[..., Any], model: str,
 
 
 def test_whichever_extension_is_built_first(
-    chromium: Any,  # noqa: F811
+    chromium: Any,
     host_paths: HostPaths,
-    model: str,  # noqa: F811
+    model: str,
     tmp_path: Path,
 ) -> None:
     """Extensions are built in the order of their folders' names."""
@@ -106,8 +106,8 @@ def layout(folder: Path, seed: int) -> Path:
 
 
 def test_what_a_recipe_set_up_is_what_is_made(
-    opened: Callable[..., Any],  # noqa: F811
-    model: str,  # noqa: F811
+    opened: Callable[..., Any],
+    model: str,
     data: Path,
     tmp_path: Path,
 ) -> None:
@@ -131,9 +131,9 @@ def test_what_a_recipe_set_up_is_what_is_made(
 
 
 def test_a_picture_per_target(
-    opened: Callable[..., Any],  # noqa: F811
+    opened: Callable[..., Any],
     client: Client,
-    model: str,  # noqa: F811
+    model: str,
     data: Path,
     tmp_path: Path,
 ) -> None:

@@ -17,8 +17,8 @@ import pytest
 from . import family_checkpoints
 from .client import Client, fault, largest_difference, request, with_script
 from .control_models import write_sdxl_controlnet
+from .control_requests import HIRES, MOVED, NO_CONTROL, SOURCE, STEPS, TARGET, Sampled, asked, equal, unit
 from .host import HostPaths, is_forge, running
-from .test_control_branches import HIRES, MOVED, NO_CONTROL, SOURCE, STEPS, TARGET, Sampled, asked, equal, unit
 
 #: Transformer blocks at the deepest level of a ControlNet.
 CONTROLNETS = {"small": 0, "mid": 1, "full": 10}
