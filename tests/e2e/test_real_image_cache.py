@@ -149,7 +149,7 @@ def stopped(client: Client, base: dict[str, Any], stop: str, phase: str, **setti
     answers: list[Result] = []
     worker = threading.Thread(target=lambda: answers.append(edit(client, base, **settings)))
     worker.start()
-    client.wait_for(lambda state: state["textinfo"] == f"MasaCtrl: {phase}" and state["sampling_step"] >= 3)
+    client.wait_for(lambda state: state["textinfo"] == f"MasaCtrl: {phase}" and state["sampling_step"] >= 3, 300)
     client.post(f"/sdapi/v1/{stop}", {})
     worker.join(120)
     assert answers, "the request never ended"
