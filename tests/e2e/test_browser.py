@@ -13,11 +13,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy
 import pytest
 from PIL import Image
 
 from .client import Client, controlled, encoded, request
-from .host import REPOSITORY
+from .host import REPOSITORY, HostPaths, is_forge
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="NO BROWSER TESTED: pip install playwright")
 
@@ -207,7 +208,7 @@ def newest_picture(data: Path) -> Image.Image:
     return Image.open(max((data / "outputs").rglob("*.png"), key=lambda file: file.stat().st_mtime_ns))
 
 
-def test_make_and_paste(opened: Callable[..., Any], data: Path) -> None:
+def test_make_and_paste(opened: Callable[..., Any], data: Path, host_paths: HostPaths) -> None:
     """An image's infotext, pasted into a fresh page, restores the accordion, and the image is made again."""
     page = opened()
     fill_request(page, "a cat, standing")
@@ -233,7 +234,9 @@ def test_make_and_paste(opened: Callable[..., Any], data: Path) -> None:
     again = newest_picture(data)
     assert again.filename != made.filename
     assert again.info["parameters"] == made.info["parameters"]
-    assert again.tobytes() == made.tobytes()
+    # The Forge family decides by the memory that is free whether cond and uncond share a call, which rounds otherwise.
+    allowed = 1 if is_forge(host_paths.checkout) else 0
+    assert abs(numpy.asarray(again).astype(int) - numpy.asarray(made)).max() <= allowed
 
 
 def test_plot(opened: Callable[..., Any], data: Path) -> None:
