@@ -1,8 +1,9 @@
 """What control costs: time and peak memory of one U-Net evaluation, as ratios to a plain batch of the same shape.
 
 ``python -m bench.cost`` measures an SD 1.5-shaped U-Net (320 channels, 860 M parameters, random weights);
-``--channels 64`` the tiny one. Plain and controlled evaluations alternate, so that whatever else the machine does
-hits both; peak memory is taken in a process of its own for each kind.
+``--channels 64`` the tiny one. Plain and controlled evaluations alternate, and on a CPU the processor's time of one
+thread is taken, so that what else the machine does counts for little; peak memory is taken in a process of its own for
+each kind.
 """
 
 from __future__ import annotations
@@ -38,6 +39,7 @@ def main(arguments: list[str] | None = None) -> None:
         _evaluate(_unet(options), options, _control(options, options.memory_of))
         sys.stdout.write(f"{_peak_memory(options.device)}\n")
         return
+    torch.set_num_threads(1)
     kinds = [PLAIN, *METHODS, MASKED, MAPPED]
     seconds = _times(options, kinds)
     memory = {kind: _memory_in_a_process_of_its_own(options, kind) for kind in kinds}
@@ -95,12 +97,13 @@ def _evaluate(unet: UNetModel, options: argparse.Namespace, control: MutualSelfA
     if control:
         layout = BatchLayout(BRANCHES, passes=2, cond_pass=0)
         control.begin_call(layout, step=0, latent=(options.latent, options.latent))
+    clock = time.perf_counter if options.device == "cuda" else time.process_time
     with attached(unet, control) if control else nullcontext():
         _finish(options.device)
-        started = time.perf_counter()
+        started = clock()
         unet(x, timesteps, context=context)
         _finish(options.device)
-        return time.perf_counter() - started
+        return clock() - started
 
 
 def _times(options: argparse.Namespace, kinds: list[str]) -> dict[str, list[float]]:
