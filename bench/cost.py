@@ -9,7 +9,6 @@ each kind.
 from __future__ import annotations
 
 import argparse
-import resource
 import statistics
 import subprocess
 import sys
@@ -125,6 +124,8 @@ def _memory_in_a_process_of_its_own(options: argparse.Namespace, kind: str) -> i
 def _peak_memory(device: str) -> int:
     if device == "cuda":
         return torch.cuda.max_memory_allocated()
+    import resource  # not on Windows
+
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 

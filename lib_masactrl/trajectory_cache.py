@@ -63,7 +63,7 @@ class TrajectoryCache:
     @property
     def size(self) -> int:
         """Bytes in memory."""
-        return sum(trajectory.size for trajectory in self._kept.values())
+        return sum(trajectory.size for trajectory in list(self._kept.values()))  # asked for by other threads too
 
     def get(self, key: str) -> SourceTrajectory | None:
         """The trajectory under ``key``, or ``None``. A damaged file is removed with a warning."""
@@ -111,8 +111,9 @@ class TrajectoryCache:
             save_file(tensors, unfinished, metadata)
             unfinished.replace(path)
             self._shrink_folder(self._folder)
-        except OSError as error:
+        except (OSError, SafetensorError) as error:  # the latter too if the disk is full
             log.warning("MasaCtrl: the inversion could not be kept on disk in %s: %s.", self._folder, error)
+            _remove(unfinished)
 
     def _read(self, key: str) -> SourceTrajectory | None:
         path = self._folder and self._path(self._folder, key)
@@ -123,7 +124,7 @@ class TrajectoryCache:
             path.touch()  # least recently used first out, on disk too
         except (OSError, SafetensorError, ValueError, KeyError) as error:
             log.warning("MasaCtrl: the kept inversion %s is damaged (%s) and is discarded.", path.name, error)
-            path.unlink(missing_ok=True)
+            _remove(path)
             return None
         return trajectory
 
@@ -135,11 +136,19 @@ class TrajectoryCache:
             if total <= self._limit:
                 return
             total -= path.stat().st_size
-            path.unlink()
+            _remove(path)
 
     @staticmethod
     def _path(folder: Path, key: str) -> Path:
         return folder / f"masactrl-{key}.safetensors"
+
+
+def _remove(path: Path) -> None:
+    """Windows keeps a file that is open elsewhere; it is tried again when the folder is next too full."""
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        log.warning("MasaCtrl: the kept inversion %s could not be removed: %s.", path.name, error)
 
 
 def _loaded(path: Path, key: str) -> SourceTrajectory:
@@ -149,7 +158,8 @@ def _loaded(path: Path, key: str) -> SourceTrajectory:
             raise ValueError("it ends too early")
         metadata = json.loads(file.read(length)).get("__metadata__", {})
     sigmas = tuple(float(sigma) for sigma in json.loads(metadata["sigmas"]))
-    tensors = load_file(path)
+    # Copies: what `load_file` gives is the file itself, mapped, which Windows then neither replaces nor removes.
+    tensors = {name: tensor.clone() for name, tensor in load_file(path).items()}
     latents, returned = tensors["latents"], tensors.get("returned")
     if metadata["key"] != key:
         raise ValueError("it holds another picture's inversion")

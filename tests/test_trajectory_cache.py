@@ -7,6 +7,7 @@ import logging
 
 import pytest
 import torch
+from safetensors import SafetensorError
 
 from lib_masactrl.inversion import SourceTrajectory
 from lib_masactrl.trajectory_cache import TrajectoryCache, cache_key
@@ -115,3 +116,16 @@ def test_keys_tell_everything_apart():
     assert len({cache_key([part]) for part in parts}) == len(parts)
     assert cache_key(["a", "bc"]) != cache_key(["ab", "c"])
     assert cache_key([torch.ones(4), "x"]) == cache_key([torch.ones(4).clone(), "x"])
+
+
+@pytest.mark.parametrize("error", [OSError("no space left"), SafetensorError("No space left on device")])
+def test_a_full_disk_is_told_and_nothing_half_written_stays(tmp_path, monkeypatch, caplog, error):
+    def full(tensors, file, metadata):
+        file.write_bytes(b"half")
+        raise error
+
+    monkeypatch.setattr("lib_masactrl.trajectory_cache.save_file", full)
+    cache = TrajectoryCache(9 * SIZE, tmp_path)
+    cache.put("a", trajectory(1))
+    assert equal(cache.get("a"), trajectory(1)) and not list(tmp_path.iterdir())
+    assert "could not be kept on disk" in caplog.text

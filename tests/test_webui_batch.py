@@ -7,6 +7,8 @@ import types
 import pytest
 import torch
 
+from lib_masactrl.host.batch import BranchBatch
+from lib_masactrl.settings import MasaCtrlSettings
 from tests.webui_requests import NAMED, latents, leftovers, run
 from tests.webui_standin import Request
 
@@ -108,9 +110,10 @@ def test_masks_are_saved_if_the_settings_page_and_the_request_say_so(host, wante
     batch = getattr(p, host.script.a1111.BATCH)
     batch.shown_masks += ["target", "source"]
     p.save_samples = lambda: saves
-    processed = types.SimpleNamespace(images=[])
+    processed = types.SimpleNamespace(images=[], infotexts=["a cat running"])
     host.script.postprocess(p, processed)
     assert processed.images == ["target", "source"]
+    assert processed.infotexts == ["a cat running"] * 3
     assert host.saved == [("", "-masactrl-mask")] * files
 
 
@@ -123,8 +126,29 @@ def test_styles_are_applied_to_every_branch(host):
 def test_network_tags_of_every_branch_reach_the_hosts_first_prompt(host):
     args = {**NAMED, "source_prompt": "a dog <lora:dog:1> <lora:cat:0.2>", "more_targets": "x <lora:dog:1>"}
     _, processed = run(host, args, prompt="a cat <lora:cat:0.8>", batch_size=2)
-    assert processed.all_prompts[0] == "a cat <lora:cat:0.8><lora:dog:1>"
+    assert processed.all_prompts[0] == "<lora:dog:1>a cat <lora:cat:0.8>"
     assert processed.all_prompts[2] == "a cat <lora:cat:0.8>"
+
+
+@pytest.mark.parametrize(
+    ("source", "negative"), [("a dog<lora:dog:1>", "a dog"), ("", " ")], ids=["no tags", "not SDXL's zeros"]
+)
+def test_a_source_that_runs_freely_has_its_own_prompt_as_the_negative_one(source, negative):
+    settings = MasaCtrlSettings(enabled=True, source="image", rectify=False, source_prompt=source)
+    batch, p = BranchBatch(settings), types.SimpleNamespace(batch_size=1, n_iter=1, prompt="x", negative_prompt="y")
+    batch.enlarge(p)
+    p.all_prompts, p.all_negative_prompts = ["x"] * 2, ["y"] * 2
+    batch.write_branches(p, lambda prompt: prompt)
+    assert p.all_negative_prompts == ["y", negative]
+
+
+def test_pictures_that_are_encoded_tile_by_tile_are_not_known():
+    batch = BranchBatch(MasaCtrlSettings())
+    batch.enlarge(types.SimpleNamespace(batch_size=1, n_iter=1))
+    batch.noted = [torch.zeros(2, 3, 8, 8)]
+    assert batch.pictures().shape == (2, 3, 8, 8)
+    batch.noted = [torch.zeros(1, 3, 8, 8), torch.zeros(1, 3, 8, 4)]
+    assert batch.pictures() is None
 
 
 def test_infotext_of_targets_restores_and_of_sources_is_plain(host):

@@ -31,7 +31,7 @@ def run(host: StandIn, args=NAMED, **given):
 
 def leftovers(host: StandIn, p: Request) -> list[object]:
     unet = host.shared.sd_model.model.diffusion_model
-    hooked = [m for m in unet.modules() if "forward" in vars(m) or m._forward_pre_hooks]
+    hooked = [m for m in unet.modules() if "forward" in vars(m) or m._forward_pre_hooks or m._forward_hooks]
     own = [name for name in vars(p) if name.startswith("masactrl") or name in ("init", "sample", "save_samples")]
     return [*hooked, *host.script_callbacks.registered, *own]
 

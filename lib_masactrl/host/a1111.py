@@ -122,6 +122,8 @@ def finish(p: Any, processed: Any) -> None:
             values = getattr(processed, name)
             setattr(processed, name, [value for value, kept in zip(values, batch.is_target()) if kept])
     processed.images += batch.shown_masks
+    # The buttons that save all results look an infotext up for each (A1111 ``ui_common.save_files``).
+    processed.infotexts += processed.infotexts[:1] * len(batch.shown_masks)
     end(p)
     save_masks(p, batch.shown_masks)
 

@@ -83,7 +83,8 @@ class BranchBatch:
         """Give every image of the host's lists its branch's prompt and its group's seed.
 
         Network tags (``<lora:...>``) act on the whole batch, and the host reads them from its first prompt alone
-        (A1111 ``extra_networks.parse_prompts``); so those of other branches are appended to the first prompt.
+        (A1111 ``extra_networks.parse_prompts``); so those of other branches are put before the first prompt. Behind it
+        they could be part of a comment, which the host takes out later.
 
         Args:
             p: after the host's ``setup_prompts``.
@@ -98,9 +99,11 @@ class BranchBatch:
             else:
                 setattr(p, name, self._spread(mine, lambda value, _: value))
         if self.settings.source == "image" and not self.settings.rectify:
-            # A source that runs freely has guidance 1, as its inversion had: cond and uncond are the same prompt.
+            # A source that runs freely has guidance 1, as its inversion had: cond and uncond are the same prompt. Hosts
+            # take tags out of prompts only, and replace an empty negative prompt of SDXL by zeros.
+            uncond = _NETWORK_TAG.sub("", source) or " "
             images = enumerate(self.is_target())
-            p.all_negative_prompts = [p.all_negative_prompts[n] if target else source for n, target in images]
+            p.all_negative_prompts = [p.all_negative_prompts[n] if target else uncond for n, target in images]
 
     def withdraw(self, p: Any) -> None:
         """In the place of :meth:`write_branches`: the request becomes the one that it would have been without us.
@@ -118,10 +121,15 @@ class BranchBatch:
         return self._branches_of(min(self._groups_per_batch, left))
 
     def pictures(self) -> Tensor | None:
-        """The encoded pictures (images, 3, height, width) in 0..1, one per image; ``None`` if the host told none."""
-        pictures = torch.cat(self.noted) if self.noted else None
+        """The encoded pictures (images, 3, height, width) in 0..1, one per image; ``None`` if the host told none.
+
+        Nor if it encoded tile by tile.
+        """
+        if len({noted.shape[1:] for noted in self.noted}) != 1:
+            return None
+        pictures = torch.cat(self.noted)
         images = self._groups_per_batch * (self.settings.targets + 1)
-        return pictures if pictures is not None and len(pictures) == images else None
+        return pictures if len(pictures) == images else None
 
     def sources(self, iteration: int) -> int:
         """How many source images close batch number ``iteration``."""
@@ -167,7 +175,8 @@ class BranchBatch:
         for first in range(0, len(prompts), images):
             own = _NETWORK_TAG.findall(prompts[first])
             others = [tag for prompt in prompts[first + 1 : first + images] for tag in _NETWORK_TAG.findall(prompt)]
-            shared[first] += "".join(dict.fromkeys(tag for tag in others if _network(tag) not in map(_network, own)))
+            missing = dict.fromkeys(tag for tag in others if _network(tag) not in map(_network, own))
+            shared[first] = "".join(missing) + shared[first]
         return shared
 
 

@@ -68,7 +68,9 @@ def _of_patcher(patcher: Any, cond_at: CondAt) -> Denoise:
     def denoise(x: Tensor, sigma: float) -> Tensor:
         cond = cond_at(sigma)
         text, more = (cond["crossattn"], {"y": cond["vector"]}) if isinstance(cond, Mapping) else (cond, {})
-        estimate: Tensor = patcher.model.apply_model(x, x.new_full((len(x),), sigma), c_crossattn=text, **more)
+        # With little memory the text encoder, and what it gave, is on the CPU.
+        given = {name: tensor.to(x.device) for name, tensor in {"c_crossattn": text, **more}.items()}
+        estimate: Tensor = patcher.model.apply_model(x, x.new_full((len(x),), sigma), **given)
         return estimate.float()
 
     return denoise

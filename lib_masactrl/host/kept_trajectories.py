@@ -40,12 +40,15 @@ def trajectory_key(p: Any, picture: Tensor, path: tuple[float, ...], refinements
         kind: [getattr(network, "items", network) for network in used]
         for kind, used in (getattr(p, "extra_network_data", None) or {}).items()
     }
+    option = shared.opts.data.get
     return cache_key(
         [
             *(picture, tuple(p.init_latent.shape[1:]), getattr(p, "resize_mode", None), path),
             *(str(file), written, getattr(p, "sd_vae_name", None), getattr(p, "sd_vae_hash", None)),
-            *(shared.opts.data.get("sd_vae"), shared.opts.data.get("sd_vae_encode_method"), p.tiling),
+            *(option("sd_vae"), option("sd_vae_encode_method"), p.tiling),
+            # Forge main: the chosen VAE and text encoders, and how the U-Net's weights are stored.
+            *(option("forge_additional_modules"), option("forge_unet_storage_dtype")),
             *(sorted(networks.items()), p.get_token_merging_ratio(), refinements),
-            *(shared.opts.data.get("sd_hypernetwork"), shared.opts.data.get("enable_quantization"), *conds),
+            *(option("sd_hypernetwork"), option("enable_quantization"), *conds),
         ]
     )

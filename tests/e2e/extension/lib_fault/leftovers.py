@@ -19,6 +19,7 @@ def hooks():
         "ours": len(ours),
         "callbacks": len(script_callbacks.callback_map["callbacks_cfg_denoiser"]),
         "pre_hooks": sum(len(module._forward_pre_hooks) for module in modules),
+        "post_hooks": sum(len(module._forward_hooks) for module in modules),
     }
 
 
