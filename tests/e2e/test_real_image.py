@@ -67,8 +67,10 @@ def test_every_size(client: Client, photograph: Pixels, sampler: str, width: int
     assert same(first.images[1:], second.images[1:]) and not same(first.images[:1], second.images[:1])
 
 
-def test_the_picture_comes_back_when_nothing_is_changed(client: Client, photograph: Pixels) -> None:
+def test_the_picture_comes_back_when_nothing_is_changed(client: Client, photograph: Pixels, paints: bool) -> None:
     """Law 8: inversion, then sampling freely under the same prompt, is the picture again; every row is."""
+    if not paints:
+        pytest.skip("NOT TESTED HERE: an autoencoder of random weights gives no picture back.")
     base = {**asked(photograph, steps=20, cfg_scale=1), "prompt": "a cat sitting on the left"}
     free = edit(client, base, source_prompt="a cat sitting on the left", rectify=False)
     assert decibels(free) > 30
