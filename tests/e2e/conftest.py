@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import base64
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from .client import Client, Pixels, controlled, request
+from .client import Client, HttpError, Pixels, controlled, request
+from .control_requests import picture
 from .host import HostPaths, is_forge, running
 
 
@@ -48,7 +51,10 @@ def leaves_no_hook(request: pytest.FixtureRequest) -> Iterator[None]:
     client: Client = request.getfixturevalue("client")
     before = request.getfixturevalue("idle_hooks")
     yield
-    assert client.get("/fault/hooks") == before
+    left = client.get("/fault/hooks")
+    if "model" in request.fixturenames:  # ControlNet keeps hooks of its own
+        left, before = ({name: hooks[name] for name in ("ours", "control_signals")} for hooks in (left, before))
+    assert left == before
 
 
 @pytest.fixture(scope="session")
@@ -75,3 +81,42 @@ def paints(host_paths: HostPaths) -> bool:
 @pytest.fixture(scope="session")
 def another(client: Client) -> Pixels:
     return client.txt2img(request("a dog lying on the right", steps=20, seed=9)).images[0]
+
+
+@pytest.fixture(scope="module")
+def model(client: Client) -> str:
+    """The control model of the tests beside a ControlNet extension; without one, they are skipped."""
+    if "controlnet" not in client.get("/sdapi/v1/scripts")["txt2img"]:
+        pytest.skip("NO CONTROLNET TESTED: set MASACTRL_E2E_CONTROLNET to the folder of the ControlNet extension.")
+    models = [name for name in client.get("/controlnet/model_list")["model_list"] if name.startswith("sketch")]
+    if not models:
+        pytest.skip("NO CONTROL SIGNAL TESTED: this checkpoint's U-Net takes no adapter (MASACTRL_E2E_CHECKPOINT).")
+    client.post("/sdapi/v1/options", {"live_previews_enable": False})  # SDXL's would download a model
+    return str(models[0])
+
+
+@pytest.fixture
+def mikubill(client: Client, model: str) -> None:
+    """For what Forge's ControlNet does not have, or offers in its UI alone."""
+    try:
+        client.get("/controlnet/version")
+    except HttpError:
+        pytest.skip("NOT TESTED HERE: this is not Mikubill's ControlNet.")
+
+
+@pytest.fixture
+def several_pictures(client: Client, host_paths: HostPaths, tmp_path: Path) -> dict[str, Any]:
+    """What makes a unit one of two pictures (Multi-Inputs), ``picture(1)`` and ``picture(2)``."""
+    pictures = [picture(1), picture(2)]
+    if not is_forge(host_paths.checkout):
+        return {"input_mode": "merge", "image": [{"image": each} for each in pictures]}
+    files = [tmp_path / f"{number}.png" for number in (1, 2)]
+    for file, each in zip(files, pictures):
+        file.write_bytes(base64.b64decode(each))
+    controlnet = host_paths.checkout / "extensions-builtin" / "sd_forge_controlnet" / "lib_controlnet"
+    fields = (controlnet / "external_code.py").read_text(encoding="utf-8")
+    if "multi_inputs_gallery" in fields:  # reForge
+        return {"input_mode": "merge", "image": None, "multi_inputs_gallery": [{"name": str(file)} for file in files]}
+    if "batch_input_gallery: " in fields:  # Forge main, from its page alone
+        return {"input_mode": "merge", "image": None, "batch_input_gallery": [[str(file), None] for file in files]}
+    pytest.skip("NOT TESTED HERE: units of this WebUI take one picture.")

@@ -14,9 +14,10 @@ import pytest
 from PIL import Image
 
 from .client import Client, controlled, largest_difference, request, with_script
-from .control_requests import leaves_no_hook, model  # noqa: F401  # fixtures
 from .host import HostPaths, running
 from .test_browser import chromium, fill_request, generate, open_accordion, opened, screenshot, sync_api  # noqa: F401
+
+pytestmark = pytest.mark.usefixtures("model")
 
 TABS = ("txt2img", "img2img")
 #: Control type of the unit that each button sets up.

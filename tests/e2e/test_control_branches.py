@@ -12,7 +12,7 @@ import numpy
 import pytest
 
 from .client import Client, HttpError, encoded, fault, largest_difference, request, same, with_script
-from .control_requests import (  # noqa: F401  # some are fixtures
+from .control_requests import (
     HIRES,
     MOVED,
     NO_CONTROL,
@@ -21,13 +21,11 @@ from .control_requests import (  # noqa: F401  # some are fixtures
     Sampled,
     asked,
     equal,
-    leaves_no_hook,
-    model,
-    picture,
-    several_pictures,
     unit,
 )
 from .host import HostPaths, is_forge
+
+pytestmark = pytest.mark.usefixtures("model")
 
 
 def test_target_alone_by_default(client: Client, model: str) -> None:

@@ -16,7 +16,7 @@ import numpy
 import pytest
 
 from .client import Client, HttpError, encoded, fault, largest_difference, request, same, with_script
-from .control_requests import (  # noqa: F401  # some are fixtures
+from .control_requests import (
     HIRES,
     MOVED,
     NO_CONTROL,
@@ -26,14 +26,13 @@ from .control_requests import (  # noqa: F401  # some are fixtures
     Sampled,
     asked,
     equal,
-    leaves_no_hook,
-    mikubill,
-    model,
     named,
     picture,
     unit,
 )
 from .host import REPOSITORY, HostPaths, is_forge
+
+pytestmark = pytest.mark.usefixtures("model")
 
 SAID_BY_UNITS = [
     *({"control_mode": mode} for mode in ("Balanced", "My prompt is more important", "ControlNet is more important")),
