@@ -8,7 +8,7 @@ if sys.version_info < (3, 10):  # noqa: UP036  # the host runs this file with wh
         f"MasaCtrl needs Python 3.10 or newer, but this WebUI runs {sys.version.split()[0]}; update the WebUI."
     )
 
-from lib_masactrl.host.supported import check_webui  # here, because it needs the Python asked for above
+from lib_masactrl.host.capabilities import check_webui  # here, because it needs the Python asked for above
 
 check_webui()
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from lib_masactrl.host.supported import check_webui
+from lib_masactrl.host.capabilities import check_webui
 
 check_webui()  # first, because the imports that follow fail elsewhere, and do not say why
 
 from modules import script_callbacks, scripts  # noqa: E402
 
 from lib_masactrl import ui  # noqa: E402
-from lib_masactrl.host import a1111, controlnet, http_api, options, recipes, xyz  # noqa: E402
+from lib_masactrl.host import controlnet, http_api, options, recipes, request, xyz  # noqa: E402
 
 
 class MasaCtrlScript(scripts.Script):
@@ -36,19 +36,19 @@ class MasaCtrlScript(scripts.Script):
         self.paste_field_names = [setting.infotext_key for setting, _ in fields]
         return [component for _, component in fields]
 
-    @a1111.refusing
+    @request.refusing
     def before_process(self, p, *args):
-        a1111.begin(p, args)
+        request.begin(p, args)
 
-    @a1111.refusing
+    @request.refusing
     def process(self, p, *args):
-        a1111.prepare(p)
+        request.prepare(p)
 
     def postprocess_batch_list(self, p, pp, *args, batch_number=0, **kwargs):
-        a1111.drop_sources(p, pp, batch_number)
+        request.drop_sources(p, pp, batch_number)
 
     def postprocess(self, p, processed, *args):
-        a1111.finish(p, processed)
+        request.finish(p, processed)
 
 
 script_callbacks.on_before_ui(xyz.register_axes)

@@ -27,6 +27,6 @@ def host():
     from tests.webui_standin import installed
 
     with installed() as host:
-        host.script = Script(importlib.import_module("lib_masactrl.host.a1111"))
+        host.script = Script(importlib.import_module("lib_masactrl.host.request"))
         yield host
         assert host.errors == []

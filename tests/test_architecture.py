@@ -64,6 +64,14 @@ def test_no_module_of_ours_is_imported_by_name_from_a_host_module_upwards():
         assert "lib_masactrl.ui" not in imports(path), path
 
 
+def test_one_module_decides_which_webui_it_is():
+    marks = ("forge_objects", "modules_forge", "FakeInitialModel", "find_spec", "__version__")
+    deciding = {
+        path.name for path in (LIBRARY / "host").glob("*.py") if any(m in path.read_text("utf-8") for m in marks)
+    }
+    assert deciding == {"capabilities.py"}
+
+
 def test_the_version_is_told_once():
     project = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
     assert re.search(r'^version = "(.+)"$', project, re.MULTILINE)[1] == VERSION

@@ -58,7 +58,7 @@ class ControlNetScript:
 @pytest.fixture
 def host():
     with installed() as host:
-        host.script = Script(importlib.import_module("lib_masactrl.host.a1111"))
+        host.script = Script(importlib.import_module("lib_masactrl.host.request"))
         yield host
 
 

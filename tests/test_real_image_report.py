@@ -41,7 +41,7 @@ def test_one_line_of_advice_when_the_source_is_not_its_picture(host, decibels, r
 def test_the_infotext_tells_the_psnr_and_the_page_the_advice(host, noise, advised):
     p, image = real_image(host)
     image.evaluations = 8
-    host.script.a1111._report_reconstruction(p, image, [PICTURE, PICTURE + noise])
+    host.script.callbacks._report_reconstruction(p, image, [PICTURE, PICTURE + noise])
     assert p.extra_generation_params["MasaCtrl PSNR"] == {0.001: "60.0 dB", 0.5: "6.0 dB"}[noise]
     assert len(p.comments) == advised
 
@@ -53,6 +53,6 @@ def test_what_was_stopped_has_no_psnr_and_needs_no_advice(host, stop, evaluation
     p.extra_generation_params["MasaCtrl PSNR"] = "40.0 dB"  # of the batch before
     image.evaluations = evaluations
     host.shared.state = types.SimpleNamespace(**{"interrupted": False, "skipped": False, stop: True})
-    host.script.a1111._report_reconstruction(p, image, [PICTURE, PICTURE + 0.5])
+    host.script.callbacks._report_reconstruction(p, image, [PICTURE, PICTURE + 0.5])
     assert "MasaCtrl PSNR" not in p.extra_generation_params
     assert len(p.comments) == comments

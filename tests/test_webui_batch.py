@@ -107,7 +107,7 @@ def test_masks_are_saved_if_the_settings_page_and_the_request_say_so(host, wante
     host.shared.opts.masactrl_save_masks = wanted
     p = Request(host)
     host.script.before_process(p, NAMED)
-    batch = getattr(p, host.script.a1111.BATCH)
+    batch = getattr(p, host.script.callbacks.BATCH)
     batch.shown_masks += ["target", "source"]
     p.save_samples = lambda: saves
     processed = types.SimpleNamespace(images=[], infotexts=["a cat running"])

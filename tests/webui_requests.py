@@ -12,16 +12,18 @@ NAMED = {"enabled": True, "source_prompt": "a dog sitting", "start_step": 1, "st
 class Script:
     """`scripts/masactrl.py` without its user interface, which needs Gradio."""
 
-    def __init__(self, a1111):
-        self.a1111 = a1111
-        self.before_process = lambda p, *args: a1111.refusing(lambda _, p, *a: a1111.begin(p, a))(self, p, *args)
-        self.process = lambda p, *args: a1111.refusing(lambda _, p, *a: a1111.prepare(p))(self, p, *args)
+    def __init__(self, callbacks):
+        self.callbacks = callbacks
+        self.before_process = lambda p, *args: callbacks.refusing(lambda _, p, *a: callbacks.begin(p, a))(
+            self, p, *args
+        )
+        self.process = lambda p, *args: callbacks.refusing(lambda _, p, *a: callbacks.prepare(p))(self, p, *args)
 
     def postprocess_batch_list(self, p, pp, *args, batch_number=0):
-        self.a1111.drop_sources(p, pp, batch_number)
+        self.callbacks.drop_sources(p, pp, batch_number)
 
     def postprocess(self, p, processed, *args):
-        self.a1111.finish(p, processed)
+        self.callbacks.finish(p, processed)
 
 
 def run(host: StandIn, args=NAMED, **given):

@@ -90,7 +90,7 @@ MODULES = ("script_callbacks", "scripts", "shared", "sd_unet", "prompt_parser", 
 
 #: Modules of ours that import the host.
 OVER_IT = (
-    *("host.a1111", "host.controlled", "host.controlnet", "host.denoising", "host.kept_trajectories", "host.model"),
+    *("host.request", "host.controlled", "host.controlnet", "host.denoising", "host.kept_trajectories", "host.model"),
     *("host.options", "host.real_image", "host.recipes", "host.refusals", "host.saving", "host.word_preview"),
     *("host.words", "host.xyz", "ui"),
 )

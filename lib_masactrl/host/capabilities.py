@@ -1,8 +1,12 @@
-"""Whether this WebUI calls back what control needs; asked at load time, before anything of the WebUI is imported."""
+"""Which WebUI this is, decided here alone, by what it has and never by a version number, which forks choose themselves.
+
+Imports nothing of the WebUI, so that it can be asked at load time, before imports that would fail.
+"""
 
 from __future__ import annotations
 
 import importlib.util
+from typing import Any
 
 from lib_masactrl.errors import UnsupportedHostError
 
@@ -19,3 +23,29 @@ def check_webui() -> None:
             "MasaCtrl does not work in SD.Next, whose samplers are those of diffusers; use AUTOMATIC1111, Forge, "
             "reForge or Forge Classic, or disable this extension."
         )
+
+
+def host_name() -> str:
+    """The family of WebUIs, by the package that all of the Forge family have."""
+    return "Forge" if importlib.util.find_spec("modules_forge") else "AUTOMATIC1111"
+
+
+def forge_part(sd_model: Any, name: str) -> Any:
+    """The patcher of one part (``unet``, ``vae``) of a checkpoint of the Forge family's.
+
+    ``None`` on AUTOMATIC1111, whose checkpoints are one `ldm` or `sgm` module.
+    """
+    return getattr(getattr(sd_model, "forge_objects", None), name, None)
+
+
+def is_loaded(sd_model: Any) -> bool:
+    """Whether ``model_data.sd_model`` is a checkpoint; until the first request, Forge has a stand-in there."""
+    return sd_model is not None and type(sd_model).__name__ != "FakeInitialModel"
+
+
+def has_infotext_per_image(p: Any) -> bool:
+    """Whether functions among a request's parameters are asked for each image's value.
+
+    That came with AUTOMATIC1111 1.9, as ``scheduler`` did. (Forge Classic asks them too, but its API fails over them.)
+    """
+    return hasattr(p, "scheduler")

@@ -23,6 +23,7 @@ from modules import scripts
 
 from lib_masactrl.branches import BatchLayout, Branch
 from lib_masactrl.errors import SettingsError, UnsupportedCombinationError
+from lib_masactrl.host.capabilities import forge_part
 from lib_masactrl.host.control_units import Unit, enabled_units
 from lib_masactrl.settings import MasaCtrlSettings
 
@@ -106,7 +107,7 @@ class BranchGuidance:
         if not hasattr(self._script, "current_params"):  # not Forge's
             return
         runs = self._runs_to_link()
-        linked = self._p.sd_model.forge_objects.unet.list_controlnets()[::-1]  # there the last comes first
+        linked = forge_part(self._p.sd_model, "unet").list_controlnets()[::-1]  # there the last comes first
         if linked and len(linked) != len(runs) and not all(unit.is_as_it_came for unit, _ in runs):
             raise UnsupportedCombinationError(
                 f"MasaCtrl: {len(linked)} control models are linked for {len(runs)} ControlNet units, so that they "

@@ -1,8 +1,8 @@
 """The loaded checkpoint as inversion needs it: noise levels, text conditioning, its estimate of the clean latent.
 
-Two families of hosts, told apart by what the loaded model offers: A1111 keeps `ldm` and `sgm` models with an
-``apply_model`` in variance-preserving coordinates, which k-diffusion's wrappers turn into an estimate; the Forge family
-keeps a patcher in ``forge_objects``, whose ``apply_model`` takes a noise level and gives the estimate itself.
+AUTOMATIC1111 keeps `ldm` and `sgm` models with an ``apply_model`` in variance-preserving coordinates, which
+k-diffusion's wrappers turn into an estimate; the Forge family keeps a patcher, whose ``apply_model`` takes a noise
+level and gives the estimate itself.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import torch
 from modules import prompt_parser, shared
 from torch import Tensor
 
+from lib_masactrl.host.capabilities import forge_part
 from lib_masactrl.inversion import Denoise, NoiseSchedule
 
 #: The text conditioning (rows, tokens, channels) or, in SDXL, a mapping that also holds ``vector``, at a noise level.
@@ -22,7 +23,7 @@ CondAt = Callable[[float], "Tensor | Mapping[str, Tensor]"]
 
 def noise_schedule(sd_model: Any) -> NoiseSchedule:
     """The noise level of each timestep of the loaded model, as the host set it for this request (zero-SNR options)."""
-    patcher = _patcher(sd_model)
+    patcher = forge_part(sd_model, "unet")
     if patcher is None:
         return NoiseSchedule.of_alphas_cumprod(sd_model.alphas_cumprod)
     predictor = getattr(patcher.model, "predictor", None) or patcher.model.model_sampling
@@ -36,12 +37,8 @@ def denoiser(sd_model: Any, cond_at: CondAt, image_cond: Tensor) -> Denoise:
         cond_at: conditioning of the rows at a noise level.
         image_cond: the host's image conditioning of the rows; models that are not for inpainting ignore it.
     """
-    patcher = _patcher(sd_model)
+    patcher = forge_part(sd_model, "unet")
     return _of_apply_model(sd_model, cond_at, image_cond) if patcher is None else _of_patcher(patcher, cond_at)
-
-
-def _patcher(sd_model: Any) -> Any:
-    return getattr(getattr(sd_model, "forge_objects", None), "unet", None)
 
 
 def _of_apply_model(sd_model: Any, cond_at: CondAt, image_cond: Tensor) -> Denoise:

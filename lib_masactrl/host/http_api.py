@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import importlib.util
 from typing import Any
 
 from modules import shared
 
+from lib_masactrl.host.capabilities import host_name
 from lib_masactrl.host.kept_trajectories import CACHE, CACHE_MIB, CACHE_ON_DISK
 from lib_masactrl.host.model import loaded_model
 from lib_masactrl.schedule import default_start_layer
@@ -46,8 +46,3 @@ def status() -> dict[str, Any]:
             "mib": round(CACHE.size / 2**20, 1),
         },
     }
-
-
-def host_name() -> str:
-    """Which family of hosts this is: by the Forge family's own package, as forks number their versions differently."""
-    return "Forge" if importlib.util.find_spec("modules_forge") else "AUTOMATIC1111"

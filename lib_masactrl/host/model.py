@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from modules import sd_models
 
 from lib_masactrl.errors import MasaCtrlError
+from lib_masactrl.host.capabilities import is_loaded
 from lib_masactrl.host.refusals import unet_of
 from lib_masactrl.layers import self_attention_layers
 
@@ -32,7 +33,7 @@ class LoadedModel:
 def loaded_model() -> LoadedModel | None:
     """The checkpoint in memory, or ``None``: ``shared.sd_model`` would load one."""
     model = sd_models.model_data.sd_model
-    if model is None or type(model).__name__ == "FakeInitialModel":  # Forge's, until the first request
+    if not is_loaded(model):
         return None
     family = next((name for mark, name in _FAMILIES.items() if getattr(model, mark, False)), "unknown")
     try:

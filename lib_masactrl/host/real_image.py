@@ -17,6 +17,7 @@ from modules import processing, sd_samplers_common, shared
 from torch import Tensor, nn
 
 from lib_masactrl.branches import Branch
+from lib_masactrl.host.capabilities import forge_part
 from lib_masactrl.host.controlnet import silenced
 from lib_masactrl.host.denoising import Conditioning, denoiser, noise_schedule, rows_of
 from lib_masactrl.host.kept_trajectories import CACHE, configure_cache, trajectory_key
@@ -43,7 +44,7 @@ _POOR = 25.0
 
 def encoder_of(sd_model: Any) -> nn.Module | None:
     """The network that encodes pictures, or ``None`` where the host keeps it elsewhere."""
-    holder = getattr(getattr(sd_model, "forge_objects", None), "vae", None) or sd_model
+    holder = forge_part(sd_model, "vae") or sd_model
     encoder = getattr(getattr(holder, "first_stage_model", None), "encoder", None)
     return encoder if isinstance(encoder, nn.Module) else None
 

@@ -10,6 +10,7 @@ from modules import prompt_parser, sd_unet, shared
 from torch import nn
 
 from lib_masactrl.errors import SettingsError, UnsupportedCombinationError, UnsupportedModelError
+from lib_masactrl.host.capabilities import forge_part
 from lib_masactrl.layers import self_attention_layers
 from lib_masactrl.settings import MasaCtrlSettings
 
@@ -31,12 +32,12 @@ def check_model(settings: MasaCtrlSettings) -> None:
 
 
 def unet_of(sd_model: Any) -> nn.Module:
-    """The U-Net of a loaded checkpoint: A1111 keeps it in ``model``, the Forge family in ``forge_objects``.
+    """The U-Net of a loaded checkpoint, of whichever WebUI.
 
     Raises:
         UnsupportedModelError: no checkpoint is loaded, or its network is no U-Net.
     """
-    holder = getattr(getattr(sd_model, "forge_objects", None), "unet", None) or sd_model
+    holder = forge_part(sd_model, "unet") or sd_model
     unet = getattr(getattr(holder, "model", None), "diffusion_model", None)
     if not isinstance(unet, nn.Module):
         raise UnsupportedModelError(

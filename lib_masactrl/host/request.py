@@ -1,4 +1,4 @@
-"""AUTOMATIC1111 v1.6 to v1.10 and the Forge family: from script callbacks to control.
+"""One request of a WebUI: from the callbacks of its scripts to control.
 
 The host swallows every exception of a script callback and goes on generating (``scripts.py``, ``report``). So a
 callback that cannot do its work *refuses*: it lets the request's own ``init``, which is not guarded, raise.
@@ -15,6 +15,7 @@ from modules import shared
 from lib_masactrl.errors import MasaCtrlError, UnsupportedCombinationError, UnsupportedModelError
 from lib_masactrl.host import infotext
 from lib_masactrl.host.batch import BranchBatch
+from lib_masactrl.host.capabilities import has_infotext_per_image
 from lib_masactrl.host.controlled import controlled
 from lib_masactrl.host.real_image import RealImage, noting_pictures
 from lib_masactrl.host.refusals import (
@@ -83,8 +84,7 @@ def prepare(p: Any) -> None:
         _wrap_init(p, batch)
     batch.write_branches(p, lambda prompt: shared.prompt_styles.apply_styles_to_prompt(prompt, p.styles))
     check_masks(p, batch)
-    # Entries per image came with 1.9, as `scheduler` did. (Forge Classic calls them too, but its API fails over them.)
-    infotext.write(p, batch, per_image=hasattr(p, "scheduler"))
+    infotext.write(p, batch, per_image=has_infotext_per_image(p))
     _wrap_sample(p, batch)
 
 

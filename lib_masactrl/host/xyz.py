@@ -8,8 +8,8 @@ from typing import Any
 
 from modules import scripts
 
-from lib_masactrl.host.a1111 import OVERRIDES
 from lib_masactrl.host.controlnet import hidden_settings
+from lib_masactrl.host.request import OVERRIDES
 from lib_masactrl.setting_kinds import (
     ChoiceSetting,
     CountSetting,
