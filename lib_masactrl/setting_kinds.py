@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from lib_masactrl.branch_guidance import parse_guidance
 from lib_masactrl.errors import SettingsError
-from lib_masactrl.guidance import parse_guidance
 
 #: ``mask_threshold`` that is chosen by each map itself.
 AUTOMATIC = "auto"
@@ -93,7 +93,7 @@ class TextSetting(Setting):
 
 
 class GuidanceSetting(TextSetting):
-    """Which branch each ControlNet unit guides (:mod:`lib_masactrl.guidance`)."""
+    """Which branch each ControlNet unit guides (:mod:`lib_masactrl.branch_guidance`)."""
 
     #: For the UI to offer; any other text of the same words will do.
     suggestions = ("target", "source", "both", "target, source", "target, both", "each")

@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from lib_masactrl.branch_guidance import Guidance, first_targets, parse_guidance
 from lib_masactrl.errors import SettingsError
-from lib_masactrl.guidance import Guidance, first_targets, parse_guidance
 from lib_masactrl.setting_kinds import (
     ChoiceSetting,
     CountSetting,

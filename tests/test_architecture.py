@@ -17,9 +17,9 @@ LIBRARY = ROOT / "lib_masactrl"
 ALLOWED = {
     "version": set(),
     "errors": set(),
-    "guidance": {"errors"},
-    "setting_kinds": {"errors", "guidance"},
-    "settings": {"errors", "guidance", "setting_kinds"},
+    "branch_guidance": {"errors"},
+    "setting_kinds": {"errors", "branch_guidance"},
+    "settings": {"errors", "branch_guidance", "setting_kinds"},
     "schedule": {"errors"},
     "branches": {"errors"},
     "layers": {"errors"},

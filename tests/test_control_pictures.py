@@ -16,13 +16,13 @@ from safetensors.torch import load_file, save_file
 
 from bench.quality.measures import overlap, silhouette
 from bench.world import Layout
+from lib_masactrl.branch_guidance import parse_guidance
 from lib_masactrl.branches import Branch
 from lib_masactrl.errors import UnsupportedModelError
-from lib_masactrl.guidance import parse_guidance
 from lib_masactrl.host.cli import main
-from lib_masactrl.host.standalone.adapter import features_added, load_adapter, new_adapter, original_state
 from lib_masactrl.host.standalone.control_pictures import ControlFiles, ControlUnit, with_units
 from lib_masactrl.host.standalone.sampling import SamplingPlan
+from lib_masactrl.host.standalone.t2i_adapter import features_added, load_adapter, new_adapter, original_state
 from lib_masactrl.settings import MasaCtrlSettings
 from tests.test_standalone import batch, sampled
 from tests.unets import inputs, plain, small_unet

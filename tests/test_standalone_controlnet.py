@@ -8,8 +8,8 @@ import torch.nn.functional as F
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
+from lib_masactrl.branch_guidance import parse_guidance
 from lib_masactrl.errors import UnsupportedModelError
-from lib_masactrl.guidance import parse_guidance
 from lib_masactrl.host.cli import main
 from lib_masactrl.host.standalone.control_pictures import ControlUnit, with_units
 from lib_masactrl.host.standalone.controlnet import (

@@ -18,9 +18,9 @@ from bench.quality.rows import Pictures
 from bench.training.adapter import NAME, sketch
 from bench.world import random_identity, render
 from bench.world.render import Scene
-from lib_masactrl.host.standalone.adapter import load_adapter
 from lib_masactrl.host.standalone.checkpoint import DiffusionModel
 from lib_masactrl.host.standalone.sampling import control_for, sample_latents
+from lib_masactrl.host.standalone.t2i_adapter import load_adapter
 from lib_masactrl.settings import MasaCtrlSettings
 
 ADAPTER = Path("demo/checkpoint") / f"{NAME}.safetensors"

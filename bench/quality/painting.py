@@ -13,7 +13,7 @@ from bench.quality.pairs import Pair
 from bench.quality.rows import Pictures
 from lib_masactrl.branches import Branch, branches_in_batch
 from lib_masactrl.host.standalone.checkpoint import DiffusionModel
-from lib_masactrl.host.standalone.guidance import GuidedPrediction
+from lib_masactrl.host.standalone.guided_prediction import GuidedPrediction
 from lib_masactrl.host.standalone.samplers import scheduler_for
 from lib_masactrl.host.standalone.sampling import BranchPrompts, SamplingPlan, control_for, sample_latents
 from lib_masactrl.layers import self_attention_layers

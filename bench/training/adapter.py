@@ -18,7 +18,7 @@ from bench.training.schedule import TIMESTEPS, schedule_buffers
 from bench.training.timed import load_snapshot, save_snapshot, set_learning_rate
 from bench.training.unet import SNR_LIMIT, UNET_CONFIG
 from bench.world import all_captions, all_layouts, random_caption
-from lib_masactrl.host.standalone.adapter import features_added, new_adapter, original_state
+from lib_masactrl.host.standalone.t2i_adapter import features_added, new_adapter, original_state
 
 log = logging.getLogger(__name__)
 NAME = "creatures-sketch"

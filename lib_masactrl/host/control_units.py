@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from lib_masactrl.branch_guidance import Guidance
 from lib_masactrl.errors import UnsupportedCombinationError
-from lib_masactrl.guidance import Guidance
 from lib_masactrl.settings import MasaCtrlSettings
 
 #: Preprocessors that change the whole batch past the control signal: its noise, its latents or its finished images.

@@ -13,7 +13,7 @@ from typing import Any
 
 import gradio as gr
 
-from lib_masactrl.guidance import with_target_first
+from lib_masactrl.branch_guidance import with_target_first
 
 #: Each button with the unit's control type.
 CONTROL_TYPES = {"sketch": "Scribble", "canny": "Canny", "pose": "OpenPose", "depth": "Depth"}

@@ -13,13 +13,13 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
+from lib_masactrl.branch_guidance import Guidance
 from lib_masactrl.branches import Branch
-from lib_masactrl.guidance import Guidance
-from lib_masactrl.host.standalone.adapter import check_fits, load_adapter
 from lib_masactrl.host.standalone.checkpoint import DiffusionModel
 from lib_masactrl.host.standalone.controlnet import HINT, WeightedControlNet, load_controlnet, without_prefix
 from lib_masactrl.host.standalone.reading import fitted, read_picture, to_tensor
 from lib_masactrl.host.standalone.sampling import BranchPrompts, SamplingPlan
+from lib_masactrl.host.standalone.t2i_adapter import check_fits, load_adapter
 from lib_masactrl.settings import MasaCtrlSettings
 
 

@@ -14,7 +14,7 @@ from tqdm import tqdm
 from lib_masactrl.branches import Branch
 from lib_masactrl.errors import SettingsError
 from lib_masactrl.host.standalone.checkpoint import DiffusionModel
-from lib_masactrl.host.standalone.guidance import GuidedPrediction
+from lib_masactrl.host.standalone.guided_prediction import GuidedPrediction
 from lib_masactrl.host.standalone.samplers import SAMPLERS, noise_levels, scheduler_for
 from lib_masactrl.inversion import Denoise, SourceTrajectory, invert, sample_back, signal_scale
 from lib_masactrl.settings import MAXIMUM_REFINEMENTS

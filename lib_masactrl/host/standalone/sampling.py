@@ -16,12 +16,12 @@ from lib_masactrl.branches import BatchLayout, Branch, branches_in_batch
 from lib_masactrl.control import METHODS, MutualSelfAttentionControl
 from lib_masactrl.errors import SettingsError
 from lib_masactrl.host.foreground import branches_by_words, foreground_words, masks_for
-from lib_masactrl.host.standalone.adapter import features_added
 from lib_masactrl.host.standalone.checkpoint import DiffusionModel
 from lib_masactrl.host.standalone.controlnet import WeightedControlNet, residuals_added
-from lib_masactrl.host.standalone.guidance import GuidedPrediction
+from lib_masactrl.host.standalone.guided_prediction import GuidedPrediction
 from lib_masactrl.host.standalone.real_image import InvertedImage
 from lib_masactrl.host.standalone.samplers import SAMPLERS, noise_levels, scheduler_for
+from lib_masactrl.host.standalone.t2i_adapter import features_added
 from lib_masactrl.layers import self_attention_layers
 from lib_masactrl.masks import WordPositions
 from lib_masactrl.patching import attached

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from lib_masactrl.branch_guidance import Guidance, first_targets, parse_guidance, with_target_first
 from lib_masactrl.errors import SettingsError
-from lib_masactrl.guidance import Guidance, first_targets, parse_guidance, with_target_first
 from lib_masactrl.settings import MasaCtrlSettings
 
 MEANINGS = {
