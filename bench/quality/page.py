@@ -53,11 +53,11 @@ def _ends(values: np.ndarray) -> tuple[float, float]:
 def _exactly_the_same(painted: Mapping[Row, Pictures], first: Pictures) -> list[str]:
     """Which rows changed a source, and which changed no target."""
     worst = {row.name: np.abs(each.sources.astype(int) - first.sources).max() for row, each in painted.items()}
-    changed = [f"{name} (by at most {grey} grey levels)" for name, grey in worst.items() if grey]
+    changed = [f"*{name}* (up to {grey} grey levels apart)" for name, grey in worst.items() if grey]
     same = [row.name for row, each in painted.items() if np.array_equal(each.targets, first.targets)][1:]
-    sources = f"all lines but {'; '.join(changed)}" if changed else "every line"
-    said = [f"The sources of {sources} are those of the first line, to the last bit."]
-    return said + [f"The targets of *{name}* are those of the first line, to the last bit." for name in same]
+    but = f", but for those of {'; '.join(changed)}" if changed else ""
+    said = [f"The sources of every line are bit-identical to the first line's{but}."]
+    return said + [f"The targets of *{name}* are bit-identical to the first line's." for name in same]
 
 
 def identity_of(pairs: Sequence[Pair], painted: Mapping[Row, Pictures], row: Row) -> tuple[float, float]:
