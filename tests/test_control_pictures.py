@@ -27,8 +27,8 @@ from lib_masactrl.settings import MasaCtrlSettings
 from tests.test_standalone import batch, sampled
 from tests.unets import inputs, plain, small_unet
 
-README = Path(__file__).parent.parent / "README.md"
-SKETCH = README.parent / "demo" / "checkpoint" / "creatures-sketch.safetensors"
+ROOT = Path(__file__).parent.parent
+SKETCH = ROOT / "demo" / "checkpoint" / "creatures-sketch.safetensors"
 BRANCHES = (Branch(0, 0), Branch(0, 1), Branch(0))
 
 
@@ -200,10 +200,11 @@ def test_a_checkpoint_is_no_adapter(checkpoint):
         load_adapter(checkpoint)
 
 
-def test_the_readme_s_sketch_puts_the_creature_where_it_says(tmp_path):
+def test_the_documented_sketch_puts_the_creature_where_it_says(tmp_path):
     """The command as printed; its prompt, "a cat", names neither pose nor place."""
-    (line,) = [line for line in README.read_text(encoding="utf-8").splitlines() if "--control-image demo/" in line]
-    with contextlib.chdir(README.parent):
+    page = (ROOT / "docs" / "standalone.md").read_text(encoding="utf-8")
+    (line,) = [line for line in page.splitlines() if "--control-image demo/" in line]
+    with contextlib.chdir(ROOT):
         assert main([*shlex.split(line)[3:], "--seed", "1", "--device", "cpu", "--output", str(tmp_path)]) == 0
     target, source = (np.asarray(Image.open(path)) for path in sorted(tmp_path.iterdir()))
     layouts = Layout("cat", "standing", "left"), Layout("cat", "jumping", "right")

@@ -12,7 +12,9 @@ from lib_masactrl.settings import SETTINGS
 
 ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
-PAGES = ["README.md", "README.zh.md", "README.ja.md", "CONTRIBUTING.md", "docs/api.md", "demo/checkpoint/README.md"]
+PAGES = [
+    str(page.relative_to(ROOT)) for folder in (".", "docs", "demo/checkpoint") for page in (ROOT / folder).glob("*.md")
+]
 
 
 def row(setting: Setting) -> str:
