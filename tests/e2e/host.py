@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import os
-import re
 import shutil
 import socket
-import struct
 import subprocess
 import sys
 import time
@@ -16,18 +13,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy
-import safetensors.numpy
-
 from .client import Client, HttpError
-from .control_models import (
-    takes_controlnet,
-    write_adapter,
-    write_controlnet,
-    write_ip_adapter,
-    write_lllite,
-    write_tensors,
-)
+from .model_files import write_model_files
 from .wide_checkpoint import wide_checkpoint
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -160,7 +147,7 @@ def running(
 
 
 def prepare(paths: HostPaths, data: Path, *, extension: str | None) -> None:
-    """Fill the data folder: extensions, two checkpoints, a LoRA and a style."""
+    """Fill the data folder: extensions, models and a style."""
     shutil.copytree(Path(__file__).parent / "extension", data / "extensions" / "fault-injection")
     if paths.controlnet:
         shutil.copytree(paths.controlnet, data / "extensions" / "sd-webui-controlnet", symlinks=True)
@@ -173,34 +160,7 @@ def prepare(paths: HostPaths, data: Path, *, extension: str | None) -> None:
                 shutil.copytree(part, target / part.name, ignore=ignored)
             elif part.exists():
                 shutil.copy(part, target)
-    checkpoints = data / "checkpoints"
-    checkpoints.mkdir()
-    (checkpoints / "first.safetensors").symlink_to(paths.checkpoint)
-    tensors = read_tensors(paths.checkpoint)
-    _write_second_checkpoint(paths.checkpoint, checkpoints / "second.safetensors")
-    config = paths.checkpoint.with_suffix(".yaml")
-    for name in ("first.yaml", "second.yaml") if config.exists() else ():
-        (checkpoints / name).write_text(_absolute_tokenizer(config), encoding="utf-8")
-    _write_conditioned_checkpoint(paths.checkpoint, checkpoints / "inpainting.safetensors", 9)
-    if config.exists():
-        own = _absolute_tokenizer(config)
-        (checkpoints / "inpainting.yaml").write_text(_inpainting_config(own), encoding="utf-8")
-        _write_conditioned_checkpoint(paths.checkpoint, checkpoints / "pix2pix.safetensors", 8)
-        (checkpoints / "pix2pix.yaml").write_text(_pix2pix_config(own), encoding="utf-8")
-    embeddings = data / "embeddings"
-    embeddings.mkdir()
-    _write_embedding(tensors, embeddings / "embedded.safetensors")
-    loras = data / "models" / "Lora"
-    loras.mkdir(parents=True)
-    _write_lora(tensors, loras / "nudge.safetensors")
-    control_models = data / "models" / "ControlNet"
-    if is_forge(paths.checkout) or takes_controlnet(tensors):
-        write_controlnet(paths.checkpoint, control_models / "sketch-canny.safetensors")
-        write_adapter(tensors, control_models / "t2i-adapter.safetensors")
-    else:
-        write_adapter(tensors, control_models / "sketch-canny.safetensors")
-    write_ip_adapter(tensors, control_models / "ip-adapter.safetensors")
-    write_lllite(tensors, control_models / "lllite.safetensors")
+    write_model_files(paths.checkpoint, data, is_forge(paths.checkout))
     (data / "styles.csv").write_text(
         'name,prompt,negative_prompt\nnight,"{prompt}, at night",daylight\n', encoding="utf-8-sig"
     )
@@ -224,87 +184,3 @@ def _wait_until_up(client: Client, server: subprocess.Popen[bytes], log: Path) -
         time.sleep(0.3)
     tail = log.read_text(encoding="utf-8", errors="replace")[-4000:]
     raise RuntimeError(f"The WebUI did not come up (exit code {server.poll()}). Its log ends:\n{tail}")
-
-
-def _absolute_tokenizer(config: Path) -> str:
-    """The checkpoint's config, with the text encoder's folder (``version``) absolute, so that it may be copied."""
-
-    def absolute(found: re.Match[str]) -> str:
-        folder = config.parent / found[2].strip("'\" ")
-        return f"{found[1]}{json.dumps(str(folder))}" if folder.is_dir() else found[0]
-
-    return re.sub(r"(?m)^(\s*version:\s*)(\S.*)$", absolute, config.read_text(encoding="utf-8"))
-
-
-def _header(file: Path) -> tuple[dict[str, dict[str, object]], int]:
-    with file.open("rb") as stream:
-        length = struct.unpack("<Q", stream.read(8))[0]
-        header = json.loads(stream.read(length))
-    header.pop("__metadata__", None)
-    return header, 8 + length
-
-
-def read_tensors(file: Path) -> dict[str, list[int]]:
-    """The shapes of the tensors in a ``.safetensors`` file."""
-    return {name: list(entry["shape"]) for name, entry in _header(file)[0].items()}  # type: ignore[call-overload]
-
-
-def _write_second_checkpoint(first: Path, second: Path) -> None:
-    """A copy whose U-Net answers differently: its last convolution is weaker."""
-    header, start = _header(first)
-    entry = header["model.diffusion_model.out.2.weight"]
-    begin, end = (start + offset for offset in entry["data_offsets"])  # type: ignore[attr-defined]
-    data = bytearray(first.read_bytes())
-    kind = {"F16": numpy.float16, "F32": numpy.float32}[str(entry["dtype"])]
-    data[begin:end] = (numpy.frombuffer(bytes(data[begin:end]), kind) * kind(0.8)).tobytes()
-    second.write_bytes(data)
-
-
-def _write_conditioned_checkpoint(first: Path, other: Path, channels: int) -> None:
-    """A copy whose U-Net takes more channels than latents have, and gives nothing for them.
-
-    Nine are those of SD 1.5 inpainting (latents, a mask and the masked picture), eight those of InstructPix2Pix
-    (latents and the picture).
-    """
-    tensors = safetensors.numpy.load_file(first)
-    name = "model.diffusion_model.input_blocks.0.0.weight"
-    weight = tensors[name]
-    tensors[name] = numpy.concatenate([weight, weight[:, [0] * (channels - 4)] * 0], axis=1)
-    safetensors.numpy.save_file(tensors, other)
-
-
-def _inpainting_config(config: str) -> str:
-    config = re.sub(r"conditioning_key: \S+", "conditioning_key: hybrid", config)
-    config = config.replace("ddpm.LatentDiffusion", "ddpm.LatentInpaintDiffusion")
-    config = config.replace("  params:\n", "  params:\n    finetune_keys: null\n", 1)
-    return config.replace("in_channels: 4", "in_channels: 9", 1)
-
-
-def _pix2pix_config(config: str) -> str:
-    config = re.sub(r"conditioning_key: \S+", "conditioning_key: hybrid", config)
-    config = re.sub(r"cond_stage_key: \S+", "cond_stage_key: edit", config)
-    config = config.replace("ldm.models.diffusion.ddpm.", "modules.models.diffusion.ddpm_edit.")
-    return config.replace("in_channels: 4", "in_channels: 8", 1)
-
-
-def _write_embedding(shapes: dict[str, list[int]], file: Path) -> None:
-    """A textual inversion embedding of three vectors."""
-    width = next(shape for name, shape in shapes.items() if name.endswith("token_embedding.weight"))[1]
-    vectors = numpy.random.default_rng(1).normal(size=(3, width)).astype(numpy.float32)
-    write_tensors({"emb_params": vectors}, file)
-
-
-def _write_lora(shapes: dict[str, list[int]], file: Path) -> None:
-    """A rank-2 LoRA, in kohya's names, on the last self-attention layer's query and value; none for SDXL."""
-    prefix = "model.diffusion_model.output_blocks.11.1.transformer_blocks.0.attn1."
-    if f"{prefix}to_q.weight" not in shapes:  # SDXL has fewer blocks
-        return
-    random = numpy.random.default_rng(0)
-    tensors: dict[str, numpy.ndarray] = {}
-    for part in ("to_q", "to_v"):
-        out, into = shapes[f"{prefix}{part}.weight"]
-        name = f"lora_unet_up_blocks_3_attentions_2_transformer_blocks_0_attn1_{part}"
-        tensors[f"{name}.lora_up.weight"] = random.normal(size=(out, 2)).astype(numpy.float32)
-        tensors[f"{name}.lora_down.weight"] = random.normal(size=(2, into)).astype(numpy.float32)
-        tensors[f"{name}.alpha"] = numpy.array(2.0, numpy.float32)
-    write_tensors(tensors, file)
