@@ -30,3 +30,20 @@ def host():
         host.script = Script(importlib.import_module("lib_masactrl.host.request"))
         yield host
         assert host.errors == []
+
+
+@pytest.fixture
+def files(tmp_path):
+    """``adapter.safetensors`` for the small checkpoint, and two pictures, ``1.png`` and ``2.png``."""
+    import torch
+    from PIL import Image
+    from safetensors.torch import save_file
+
+    from lib_masactrl.host.standalone.t2i_adapter import original_state
+    from tests.standalone_requests import random_adapter
+
+    save_file(original_state(random_adapter()), tmp_path / "adapter.safetensors")
+    for number in (1, 2):
+        noise = torch.randint(256, (64, 64, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(number))
+        Image.fromarray(noise.numpy()).save(tmp_path / f"{number}.png")
+    return tmp_path

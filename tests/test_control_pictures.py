@@ -22,29 +22,14 @@ from lib_masactrl.errors import UnsupportedModelError
 from lib_masactrl.host.cli import main
 from lib_masactrl.host.standalone.control_pictures import ControlFiles, ControlUnit, with_units
 from lib_masactrl.host.standalone.sampling import SamplingPlan
-from lib_masactrl.host.standalone.t2i_adapter import features_added, load_adapter, new_adapter, original_state
+from lib_masactrl.host.standalone.t2i_adapter import features_added, load_adapter, original_state
 from lib_masactrl.settings import MasaCtrlSettings
-from tests.test_standalone import batch, sampled
+from tests.standalone_requests import batch, generate, random_adapter, sampled
 from tests.unets import inputs, plain, small_unet
 
 ROOT = Path(__file__).parent.parent
 SKETCH = ROOT / "demo" / "checkpoint" / "creatures-sketch.safetensors"
 BRANCHES = (Branch(0, 0), Branch(0, 1), Branch(0))
-
-
-def random_adapter(widths=(32, 32, 32, 32), channels=3):
-    torch.manual_seed(0)
-    return new_adapter(widths, channels).eval().requires_grad_(False)
-
-
-@pytest.fixture
-def files(tmp_path):
-    """An adapter for the small checkpoint and two pictures."""
-    save_file(original_state(random_adapter()), tmp_path / "adapter.safetensors")
-    for number in (1, 2):
-        noise = torch.randint(256, (64, 64, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(number))
-        Image.fromarray(noise.numpy()).save(tmp_path / f"{number}.png")
-    return tmp_path
 
 
 def authors_forward(weights, picture):
@@ -144,12 +129,6 @@ def test_a_unit_moves_only_the_rows_it_guides(model, cfg_scale):
         guided = sampled(model, cfg_scale=cfg_scale, control=None, of=asked)
         assert [not torch.equal(a, b) for a, b in zip(guided, without)] == moved
         assert torch.equal(sampled(model, cfg_scale=cfg_scale, of=asked)[1], guided[1])
-
-
-def generate(checkpoint, folder, *arguments):
-    flags = ["--source-prompt", "a cat standing", "--prompt", "a cat", "--steps", "2", "--start-step", "0"]
-    size = ["--width", "64", "--height", "64", "--seed", "3", "--device", "cpu", "--output", str(folder / "out")]
-    return main(["generate", "--checkpoint", str(checkpoint), *flags, *size, *map(str, arguments)])
 
 
 def test_the_command_line(checkpoint, files):

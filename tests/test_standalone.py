@@ -11,34 +11,13 @@ from lib_masactrl.branches import Branch
 from lib_masactrl.control import METHODS, MutualSelfAttentionControl
 from lib_masactrl.errors import SettingsError
 from lib_masactrl.host.standalone.samplers import SAMPLERS
-from lib_masactrl.host.standalone.sampling import BranchPrompts, SamplingPlan, control_for, sample_latents
+from lib_masactrl.host.standalone.sampling import BranchPrompts, control_for
 from lib_masactrl.schedule import ControlWindow
-from lib_masactrl.settings import MasaCtrlSettings
-
-STEPS = 5
+from tests.standalone_requests import STEPS, batch, plan, sampled, settings
 
 #: Batches of different shapes round differently, and random weights amplify that step after step; latents of different
 #: prompts or seeds are about 20 apart.
 ROUNDING = 0.2
-
-
-def settings(**more):
-    given = {"enabled": True, "source_prompt": "a cat standing", "start_step": 1, "start_layer": 4, **more}
-    return MasaCtrlSettings.from_mapping(given)
-
-
-def plan(sampler="DDIM", **more):
-    return SamplingPlan(**{"sampler": sampler, "steps": STEPS, "width": 64, "height": 64, **more})
-
-
-def batch(seeds=(3,), prompt="a cat lying", **more):
-    return BranchPrompts.of_settings(settings(**more), prompt, seeds, "blurred")
-
-
-def sampled(model, sampler="DDIM", control=True, *, of=None, **more):
-    """The latents of a batch (target, source), under the control of its settings or plain."""
-    chosen = control_for(model, settings(), STEPS) if control is True else control
-    return sample_latents(model, of or batch(), plan(sampler, **more), chosen or None)
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS)

@@ -20,8 +20,7 @@ from lib_masactrl.host.standalone.controlnet import (
 )
 from lib_masactrl.host.standalone.networks import UNetModel
 from tests.e2e.control_models import write_controlnet
-from tests.test_control_pictures import files, generate  # noqa: F401  # a fixture
-from tests.test_standalone import batch, sampled
+from tests.standalone_requests import batch, generate, sampled
 
 
 @pytest.fixture(scope="module")
@@ -135,7 +134,7 @@ def test_a_unit_moves_only_the_rows_it_guides(model, controlnet):
         assert torch.equal(sampled(model, of=asked)[1], guided[1])
 
 
-def test_the_command_line(checkpoint, file, files):  # noqa: F811
+def test_the_command_line(checkpoint, file, files):
     picture = ("--control-image", files / "1.png")
     assert generate(checkpoint, files) == 0
     assert generate(checkpoint, files, "--adapter", file, *picture) == 0
@@ -172,7 +171,7 @@ def test_what_is_no_controlnet_for_the_checkpoint_is_refused(file, model, fault)
         load_controlnet(file, tensors, model.config)
 
 
-def test_the_command_line_refuses_it_in_one_line(checkpoint, file, files, capsys):  # noqa: F811
+def test_the_command_line_refuses_it_in_one_line(checkpoint, file, files, capsys):
     tensors = load_file(file)
     del tensors["zero_convs.3.0.weight"]
     save_file(tensors, files / "broken.safetensors")

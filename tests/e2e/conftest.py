@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import base64
+import os
 import re
-from collections.abc import Iterator
+import shutil
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,11 @@ import pytest
 from .client import Client, HttpError, Pixels, controlled, request
 from .control_requests import picture
 from .host import HostPaths, is_forge, running
+
+#: Gradio 4 itself closes its streams of results and of uploads.
+GRADIO_S_OWN = re.compile(
+    r"/(queue/data|upload_progress)\?.*ERR_ABORTED$|^AbortError: signal is aborted without reason"
+)
 
 
 @pytest.fixture(scope="session")
@@ -120,3 +127,45 @@ def several_pictures(client: Client, host_paths: HostPaths, tmp_path: Path) -> d
     if "batch_input_gallery: " in fields:  # Forge main, from its page alone
         return {"input_mode": "merge", "image": None, "batch_input_gallery": [[str(file), None] for file in files]}
     pytest.skip("NOT TESTED HERE: units of this WebUI take one picture.")
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Any]:
+    sync_api = pytest.importorskip("playwright.sync_api", reason="NO BROWSER TESTED: pip install playwright")
+    names = ("chromium", "chromium-browser", "google-chrome")
+    program = os.environ.get("MASACTRL_E2E_CHROMIUM") or next(filter(None, map(shutil.which, names)), None)
+    if program is None:
+        pytest.skip("NO BROWSER TESTED: install Chromium, or set MASACTRL_E2E_CHROMIUM to it.")
+    with sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=program, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def opened(chromium: Any, client: Client) -> Iterator[Callable[..., Any]]:
+    """Open the WebUI's page; ``opened(theme="dark", width=400)``.
+
+    The test fails over an error in the console, a failing request, or a request that the server answers with an error.
+    Addresses outside of the server get an empty answer: pages are tested offline.
+    """
+    complaints: list[str] = []
+    pages = []
+
+    def open_page(theme: str = "light", width: int = 1600) -> Any:
+        page = chromium.new_page(viewport={"width": width, "height": 1000})
+        pages.append(page)
+        page.route(lambda url: not url.startswith((client.address, "data:", "blob:")), lambda r: r.fulfill(body=""))
+        page.on("console", lambda said: complaints.append(said.text) if said.type == "error" else None)
+        page.on("pageerror", lambda error: complaints.append(str(error)))
+        page.on("requestfailed", lambda asked: complaints.append(f"{asked.url} {asked.failure}"))
+        page.on("response", lambda got: complaints.append(f"{got.status} {got.url}") if got.status >= 400 else None)
+        page.goto(f"{client.address}/?__theme={theme}")
+        page.wait_for_selector("#masactrl_txt2img_enabled", state="attached", timeout=120_000)
+        page.wait_for_function("window.opts && Object.keys(opts).length > 0", timeout=120_000)
+        return page
+
+    yield open_page
+    for page in pages:
+        page.close()
+    assert [said for said in complaints if not GRADIO_S_OWN.search(said)] == []

@@ -1,15 +1,12 @@
 """The accordion in a real browser: headless Chromium on the page that the WebUI serves.
 
-Screenshots stay in ``outputs/browser``. Every test fails over an error in the console, a failing request, or a request
-that the server answers with an error. Addresses outside of the server get an empty answer: pages are tested offline.
+Screenshots stay in ``outputs/browser``.
 """
 
 from __future__ import annotations
 
-import os
 import re
-import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,101 +14,22 @@ import numpy
 import pytest
 from PIL import Image
 
-from .client import Client, controlled, encoded, request
-from .host import REPOSITORY, HostPaths, is_forge
-
-sync_api = pytest.importorskip("playwright.sync_api", reason="NO BROWSER TESTED: pip install playwright")
-
-SCREENSHOTS = REPOSITORY / "outputs" / "browser"
-#: Gradio 4 itself closes its streams of results and of uploads.
-GRADIO_S_OWN = re.compile(
-    r"/(queue/data|upload_progress)\?.*ERR_ABORTED$|^AbortError: signal is aborted without reason"
+from .browser_page import (
+    choose,
+    fill_request,
+    generate,
+    open_accordion,
+    open_settings_page,
+    paste,
+    screenshot,
+    sync_api,
+    window_line,
 )
+from .client import Client, controlled, encoded, request
+from .host import HostPaths, is_forge
+
 #: Whatever an infotext could stumble over, in one text.
 DIFFICULT = 'a cat, sitting: "very" still,\nNegative prompt: none, Steps: 3\n猫, кошка'
-
-
-@pytest.fixture(scope="module")
-def chromium() -> Iterator[Any]:
-    names = ("chromium", "chromium-browser", "google-chrome")
-    program = os.environ.get("MASACTRL_E2E_CHROMIUM") or next(filter(None, map(shutil.which, names)), None)
-    if program is None:
-        pytest.skip("NO BROWSER TESTED: install Chromium, or set MASACTRL_E2E_CHROMIUM to it.")
-    with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=program, args=["--no-sandbox"])
-        yield browser
-        browser.close()
-
-
-@pytest.fixture
-def opened(chromium: Any, client: Client) -> Iterator[Callable[..., Any]]:
-    """Open the WebUI's page; ``opened(theme="dark", width=400)``."""
-    complaints: list[str] = []
-    pages = []
-
-    def open_page(theme: str = "light", width: int = 1600) -> Any:
-        page = chromium.new_page(viewport={"width": width, "height": 1000})
-        pages.append(page)
-        page.route(lambda url: not url.startswith((client.address, "data:", "blob:")), lambda r: r.fulfill(body=""))
-        page.on("console", lambda said: complaints.append(said.text) if said.type == "error" else None)
-        page.on("pageerror", lambda error: complaints.append(str(error)))
-        page.on("requestfailed", lambda asked: complaints.append(f"{asked.url} {asked.failure}"))
-        page.on("response", lambda got: complaints.append(f"{got.status} {got.url}") if got.status >= 400 else None)
-        page.goto(f"{client.address}/?__theme={theme}")
-        page.wait_for_selector("#masactrl_txt2img_enabled", state="attached", timeout=120_000)
-        page.wait_for_function("window.opts && Object.keys(opts).length > 0", timeout=120_000)
-        return page
-
-    yield open_page
-    for page in pages:
-        page.close()
-    assert [said for said in complaints if not GRADIO_S_OWN.search(said)] == []
-
-
-def open_accordion(page: Any, tab: str) -> Any:
-    """Switch to ``tab`` and open both accordions there."""
-    page.evaluate(f"switch_to_{tab}()")  # the host's own function: at 400 px the tabs' buttons are in a menu
-    for name in ("enabled", "advanced"):
-        page.locator(f"#masactrl_{tab}_{name} > .label-wrap").click()
-    accordion = page.locator(f"#masactrl_{tab}_enabled")
-    sync_api.expect(page.locator(f"#masactrl_{tab}_show_source")).to_be_visible()
-    return accordion
-
-
-def fill_request(page: Any, prompt: str) -> None:
-    """A small request in txt2img, control off. Pasted, because A1111 1.10.1 by itself throws when a width is typed."""
-    paste(page, f"{prompt}\nSteps: 6, Sampler: DDIM, CFG scale: 7, Seed: 11, Size: 64x64")
-    sync_api.expect(page.locator("#txt2img_width input[type=number]")).to_have_value("64")
-
-
-def paste(page: Any, infotext: str) -> None:
-    page.locator("#txt2img_prompt textarea").fill(infotext)
-    page.locator("#paste").first.click()
-
-
-def generate(page: Any) -> None:
-    page.locator("#txt2img_generate").click()
-    page.wait_for_selector("#txt2img_gallery img", timeout=300_000)
-    page.wait_for_selector("#txt2img_interrupt", state="hidden", timeout=300_000)
-
-
-def choose(page: Any, dropdown: str, option: str) -> None:
-    """Type what narrows the dropdown down to ``option``, and take it; Forge Classic writes "X/Y/Z Plot"."""
-    field = page.locator(f"{dropdown} input")
-    field.click()
-    field.fill(option)
-    page.wait_for_selector(f"{dropdown} ul", timeout=30_000)
-    field.press("Enter")
-    sync_api.expect(field).to_have_value(re.compile(f"^{re.escape(option)}$", re.IGNORECASE))
-
-
-def screenshot(element: Any, name: str) -> None:
-    SCREENSHOTS.mkdir(parents=True, exist_ok=True)
-    element.screenshot(path=SCREENSHOTS / f"{name}.png")
-
-
-def window_line(page: Any, tab: str) -> Any:
-    return page.locator(f"#masactrl_{tab}_window p").first
 
 
 @pytest.mark.parametrize("tab", ["txt2img", "img2img"])
@@ -170,13 +88,6 @@ def test_recipes_are_shown_beside_controlnet_alone(opened: Callable[..., Any], c
     open_accordion(page, "txt2img")
     recipes = page.locator("#masactrl_txt2img_recipes")
     assert recipes.is_visible() == ("controlnet" in client.get("/sdapi/v1/scripts")["txt2img"])
-
-
-def open_settings_page(page: Any) -> Any:
-    page.evaluate("() => [...document.querySelectorAll('#tabs > .tab-nav button')].at(-2).click()")
-    page.locator("#settings > .tab-nav button", has_text="MasaCtrl").click()
-    sync_api.expect(page.locator("#setting_masactrl_cache_mib input[type=number]")).to_be_visible()
-    return page.locator("#settings_masactrl")
 
 
 def test_settings_page(opened: Callable[..., Any]) -> None:

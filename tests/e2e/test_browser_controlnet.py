@@ -13,9 +13,9 @@ import numpy
 import pytest
 from PIL import Image
 
+from .browser_page import fill_request, generate, open_accordion, screenshot, sync_api
 from .client import Client, controlled, largest_difference, request, with_script
 from .host import HostPaths, running
-from .test_browser import chromium, fill_request, generate, open_accordion, opened, screenshot, sync_api  # noqa: F401
 
 pytestmark = pytest.mark.usefixtures("model")
 

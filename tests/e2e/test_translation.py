@@ -11,18 +11,9 @@ import pytest
 from lib_masactrl.presets import PRESETS
 from lib_masactrl.settings import SETTINGS
 
+from .browser_page import choose, open_accordion, open_settings_page, screenshot, sync_api, window_line
 from .client import Client
 from .host import REPOSITORY, HostPaths, running
-from .test_browser import (  # noqa: F401
-    choose,
-    chromium,
-    open_accordion,
-    open_settings_page,
-    opened,
-    screenshot,
-    sync_api,
-    window_line,
-)
 
 expect = sync_api.expect
 
@@ -56,7 +47,7 @@ def untranslated(lines: list[str], translations: dict[str, str]) -> list[str]:
 
 
 @pytest.mark.parametrize("tab", ["txt2img", "img2img"])
-def test_accordion(opened: Callable[..., Any], translations: dict[str, str], language: str, tab: str) -> None:  # noqa: F811
+def test_accordion(opened: Callable[..., Any], translations: dict[str, str], language: str, tab: str) -> None:
     """Labels, help, tooltips, and what the script and the preview say: nothing that has a translation is in English."""
     page = opened()
     accordion = open_accordion(page, tab)
@@ -74,7 +65,7 @@ def test_accordion(opened: Callable[..., Any], translations: dict[str, str], lan
     assert {translations[text] for text in (SETTINGS[2].help, PRESETS[0].help)} <= {*titles}
 
 
-def test_settings_page_and_axes(opened: Callable[..., Any], translations: dict[str, str], language: str) -> None:  # noqa: F811
+def test_settings_page_and_axes(opened: Callable[..., Any], translations: dict[str, str], language: str) -> None:
     page = opened()
     page.evaluate("switch_to_txt2img()")
     choose(page, "#txt2img_script_container #script_list", "X/Y/Z plot")
