@@ -1,4 +1,4 @@
-"""Run the demo, the tests or the checks in an environment of their own: ``python run.py demo|test|check``.
+"""Run the demo or the tests in an environment of their own: ``python run.py demo|test``.
 
 Needs Python 3.11 or later, as the pinned numpy and transformers do, and nothing else; the extension itself runs on the
 3.10 of its hosts. The first run makes ``.venv`` beside this file and installs into it what ``requirements/`` asks for;
@@ -23,41 +23,25 @@ REQUIREMENTS = ROOT / "requirements"
 #: Installed with ``--no-deps``: the package that holds `ldm` pins years-old versions of everything it could import.
 WITHOUT_DEPENDENCIES = REQUIREMENTS / "no-deps.txt"
 
-#: For each command the requirements file and the programs to run, as arguments of the environment's Python.
-COMMANDS = {
-    "demo": ("demo.txt", [["-m", "demo"]]),
-    "test": ("test.txt", [["-m", "pytest"]]),
-    "check": (
-        "check.txt",
-        [
-            ["-m", "ruff", "format", "--check", "."],
-            ["-m", "ruff", "check", "."],
-            ["-m", "mypy"],
-            ["-m", "pytest"],
-        ],
-    ),
-}
+#: For each command the requirements file and the program to run.
+COMMANDS = {"demo": ("demo.txt", "demo"), "test": ("test.txt", "pytest")}
 
 
 def main(arguments: list[str]) -> int:
-    """Run one command; returns the exit status of the first program that fails, or 0."""
+    """Run one command; returns the exit status of its program."""
     if not arguments or arguments[0] not in COMMANDS:
         asked_for_help = bool(arguments) and arguments[0] in ("-h", "--help")
         (sys.stdout if asked_for_help else sys.stderr).write(usage())
         return 0 if asked_for_help else 2
     command, *more = arguments
-    requirements, programs = COMMANDS[command]
+    requirements, program = COMMANDS[command]
     try:
         prepare(REQUIREMENTS / requirements)
     except subprocess.CalledProcessError as error:
         say(f"This step failed (exit status {error.returncode}): {' '.join(map(str, error.cmd))}")
         say("Its own message is above. Without network access nothing can be installed.")
         return 1
-    for program in programs:
-        status = run(program + (more if program is programs[-1] else []))
-        if status:
-            return status
-    return 0
+    return run(["-m", program, *more])
 
 
 def usage() -> str:
@@ -65,8 +49,7 @@ def usage() -> str:
     return (
         "usage: python run.py COMMAND [arguments]\n"
         "  demo   make outputs/demo.png: a source, the target without control, the target with mutual self-attention\n"
-        "  test   run the tests; arguments go to pytest\n"
-        "  check  format, lint, types, tests\n"
+        "  test   run the tests, format, lint and types among them; arguments go to pytest\n"
     )
 
 

@@ -91,13 +91,11 @@ def test_a_note_that_cannot_be_read_counts_as_nothing_installed(tmp_path):
     assert run.installed(tmp_path) == {"a.txt": "1", "b.txt": "2"}
 
 
-def test_check_stops_at_the_first_program_that_fails(sandbox, monkeypatch):
-    requirements, *_ = sandbox
-    (requirements / "check.txt").write_text("four==4\n", encoding="utf-8")
+def test_the_status_is_the_programs(sandbox, monkeypatch):
     asked = []
-    monkeypatch.setattr(run, "run", lambda arguments: asked.append(arguments[1]) or int("mypy" in arguments) * 3)
-    assert run.main(["check"]) == 3
-    assert asked == ["ruff", "ruff", "mypy"]
+    monkeypatch.setattr(run, "run", lambda arguments: asked.append(arguments) or 3)
+    assert run.main(["test", "-k", "masks"]) == 3
+    assert asked == [["-m", "pytest", "-k", "masks"]]
 
 
 def test_an_environment_of_another_python_is_made_anew(tmp_path):

@@ -1,11 +1,21 @@
-"""Presentation keeps to our own elements, and our own names."""
+"""Format, lint and types; and that presentation keeps to our own elements, and our own names."""
 
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parent.parent
+
+
+@pytest.mark.parametrize("program", ["ruff format --check", "ruff check", "mypy"])
+def test_program(program):
+    done = subprocess.run([sys.executable, "-m", *program.split()], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_every_rule_of_the_style_sheet_is_about_an_element_of_ours():

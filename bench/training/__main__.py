@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import argparse
 import logging
-import os
 from pathlib import Path
 
 import torch
+
+from bench.training.timed import usable_cores
 
 log = logging.getLogger("bench.training")
 STAGES = ("data", "vae", "latents", "unet", "export", "adapter", "all")
@@ -21,8 +22,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--out", type=Path, default=Path("demo/checkpoint"), help="where `export` writes")
     parser.add_argument("--count", type=int, default=48_000, help="pictures in the data set")
     parser.add_argument("--minutes", type=float, help="length of the stage (default: vae 25, unet 70)")
-    # As many as this process may use: two threads pinned to one core wait for each other most of the time.
-    parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
+    parser.add_argument("--threads", type=int, default=usable_cores())
     parser.add_argument("--seed", type=int, default=1)
     return parser.parse_args()
 

@@ -61,3 +61,10 @@ def load_snapshot(path: Path) -> dict[str, Any] | None:
     torch.set_rng_state(state["torch_rng"])
     log.info("resuming %s at step %d after %.1f minutes", path.name, state["step"], state["seconds"] / 60)
     return state
+
+
+def usable_cores() -> int:
+    """Those that this process may use: two threads pinned to one core wait for each other most of the time."""
+    if hasattr(os, "sched_getaffinity"):  # not on Windows and macOS
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

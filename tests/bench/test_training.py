@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
 from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
-torch = pytest.importorskip("torch")
-
-from bench.training.schedule import schedule_buffers  # noqa: E402
-from bench.training.timed import Clock, learning_rate, load_snapshot, save_snapshot  # noqa: E402
+from bench.training.schedule import schedule_buffers
+from bench.training.timed import Clock, learning_rate, load_snapshot, save_snapshot, usable_cores
 
 
 def test_rate_rises_then_reaches_zero() -> None:
@@ -20,6 +20,12 @@ def test_rate_rises_then_reaches_zero() -> None:
     assert learning_rate(1.0, 0.0, step=500) == 1.0
     assert learning_rate(1.0, 0.5, step=500) == pytest.approx(0.5)
     assert learning_rate(1.0, 1.3, step=500) == pytest.approx(0.0)
+
+
+def test_cores_are_counted_on_every_system(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert usable_cores() >= 1
+    monkeypatch.delattr(os, "sched_getaffinity", raising=False)
+    assert usable_cores() == os.cpu_count()
 
 
 def test_clock_counts_earlier_sessions() -> None:
