@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -24,12 +26,16 @@ class Setting:
         default: the value of a missing key.
         label: caption in the accordion; ``MasaCtrl <label in lower case>`` is the infotext key.
         help: one sentence for tooltip and documentation.
+        picture_only: means something only where there is a picture: in img2img.
+        acts_with: another setting, and those of its values with which this one means something; nothing: with all.
     """
 
     key: str
     default: Any
     label: str
     help: str
+    picture_only: bool = False
+    acts_with: tuple[str, tuple[str, ...]] | None = None
 
     #: Said in messages: what this kind of setting takes.
     allowed: ClassVar[str] = ""
@@ -37,6 +43,15 @@ class Setting:
     @property
     def infotext_key(self) -> str:
         return f"MasaCtrl {self.label.lower()}"
+
+    def applies(self, others: Mapping[str, Any]) -> bool:
+        """Whether this setting can mean something beside ``others``: values by key, of as many as are known."""
+        other, values = self.acts_with or ("", ())
+        return other not in others or others[other] in values
+
+    def without_picture(self) -> Setting:
+        """This setting as it is where there is no picture: in txt2img."""
+        return self
 
     def parse(self, value: Any) -> Any:
         """The value as this setting's type, from what the UI, the API, an infotext or an X/Y/Z axis gives.
@@ -67,13 +82,22 @@ class FlagSetting(Setting):
 
 @dataclass(frozen=True)
 class ChoiceSetting(Setting):
-    """One of a few names."""
+    """One of a few names.
+
+    Attributes:
+        picture_choices: those that need a picture, as in img2img.
+    """
 
     choices: tuple[str, ...] = ()
+    picture_choices: tuple[str, ...] = ()
 
     @property
     def allowed(self) -> str:  # type: ignore[override]  # a class-wide sentence elsewhere; here it lists the choices
         return "one of " + ", ".join(repr(choice) for choice in self.choices)
+
+    def without_picture(self) -> ChoiceSetting:
+        offered = tuple(choice for choice in self.choices if choice not in self.picture_choices)
+        return dataclasses.replace(self, choices=offered)
 
     def parse(self, value: Any) -> str:
         if isinstance(value, str) and value in self.choices:
@@ -126,14 +150,25 @@ class ThresholdSetting(Setting):
         return number
 
 
+@dataclass(frozen=True)
 class CountSetting(Setting):
-    """A zero-based step or layer."""
+    """A zero-based step or layer, or a number of steps.
 
-    allowed = "a whole number from 0"
+    Attributes:
+        maximum: more is refused, if this is given.
+        usual: where a slider ends if it is not; the host's own sliders of steps end there.
+    """
+
+    maximum: int | None = None
+    usual: int = 150
+
+    @property
+    def allowed(self) -> str:  # type: ignore[override]  # see ChoiceSetting
+        return "a whole number from 0" + ("" if self.maximum is None else f" to {self.maximum}")
 
     def parse(self, value: Any) -> int:
         number = _whole_number(value)
-        if number is None or number < 0:
+        if number is None or number < 0 or (self.maximum is not None and number > self.maximum):
             raise self.refuse(value)
         return number
 

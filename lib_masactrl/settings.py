@@ -30,8 +30,10 @@ SOURCE_NAMES = ("auto", "prompt", "image")
 #: Where the foreground is known from; ``none``: targets see the whole source.
 MASK_NAMES = ("none", "words", "painted")
 
-#: More fixed-point iterations than this no inversion step needs: float32 does not resolve what they would change.
-MAXIMUM_REFINEMENTS = 100
+#: What the kinds of settings that belong to masks, to words and to images have in common.
+_OF_MASKS: Any = {"acts_with": ("mask", ("words", "painted"))}
+_OF_WORDS: Any = {"acts_with": ("mask", ("words",))}
+_OF_IMAGES: Any = {"acts_with": ("source", ("auto", "image")), "picture_only": True}
 
 #: More rows than this in one batch fit no graphics card; a stray paste into "more targets" should say so at once.
 MAXIMUM_TARGETS = 32
@@ -53,6 +55,8 @@ class MasaCtrlSettings:
         "Whose identity is kept. prompt: a picture made from the source prompt. image: the picture of img2img. "
         "auto: that picture where there is one, else the prompt.",
         choices=SOURCE_NAMES,
+        picture_choices=("image",),
+        picture_only=True,
     )
     source_prompt: str = _setting(
         TextSetting,
@@ -95,33 +99,43 @@ class MasaCtrlSettings:
         "Keeps foreground and background apart: a target's foreground sees the source's foreground only, its "
         "background the background. words: found by words of the prompts. painted: the inpaint mask is the source's.",
         choices=MASK_NAMES,
+        picture_choices=("painted",),
     )
     source_words: str = _setting(
         WordsSetting,
         "",
         "Source words",
         "Foreground words of the source prompt, separated by commas: corgi, red hat. Empty: the target words in it.",
+        **_OF_WORDS,
     )
     target_words: str = _setting(
         WordsSetting,
         "",
         "Target words",
         "Foreground words of the target prompts. Empty: the source words in them; with a painted mask, the same mask.",
+        **_OF_MASKS,
     )
     mask_threshold: float | str = _setting(
         ThresholdSetting,
         0.1,
         "Mask threshold",
         "How much of the words' strongest attention is foreground, 0 to 1; auto: chosen by each map (Otsu).",
+        **_OF_MASKS,
     )
     average_masks: bool = _setting(
-        FlagSetting, False, "Average masks", "Find masks by the attention of all steps so far, not of each step alone."
+        FlagSetting,
+        False,
+        "Average masks",
+        "Find masks by the attention of all steps so far, not of each step alone.",
+        **_OF_MASKS,
     )
     inversion_steps: int = _setting(
         CountSetting,
         0,
         "Inversion steps",
         "For an image: DDIM inversion takes at least so many steps over the whole schedule; 0: as many as sampling.",
+        maximum=1000,  # as many noise levels as models are trained on
+        **_OF_IMAGES,
     )
     inversion_refinements: int = _setting(
         CountSetting,
@@ -129,12 +143,15 @@ class MasaCtrlSettings:
         "Inversion refinements",
         "For an image: fixed-point iterations per inversion step. Each makes the inversion more exact, and takes as "
         "long as the inversion itself.",
+        maximum=100,  # float32 does not resolve what more would change
+        **_OF_IMAGES,
     )
     rectify: bool = _setting(
         FlagSetting,
         True,
         "Rectify",
         "For an image: put the source back on its inversion's trajectory at every step, so that it stays the image.",
+        **_OF_IMAGES,
     )
     check_inversion: bool = _setting(
         FlagSetting,
@@ -142,6 +159,7 @@ class MasaCtrlSettings:
         "Check inversion",
         "For an image: also sample it back from its inverted noise alone, once, and tell the PSNR. Takes as long as an "
         "inversion without refinements.",
+        **_OF_IMAGES,
     )
     show_source: bool = _setting(
         FlagSetting, True, "Show source", "Keep the source image among the results, after the targets."
@@ -154,7 +172,11 @@ class MasaCtrlSettings:
         "per target, in order); a weight may follow. target 0.8, source: unit 0 the target, the others the source.",
     )
     show_masks: bool = _setting(
-        FlagSetting, False, "Show masks", "Add every picture with its background dimmed to the results."
+        FlagSetting,
+        False,
+        "Show masks",
+        "Add every picture with its background dimmed to the results.",
+        **_OF_MASKS,
     )
     allow_plain: bool = _setting(
         FlagSetting,
@@ -168,6 +190,25 @@ class MasaCtrlSettings:
     def target_prompts(self) -> tuple[str, ...]:
         """The further target prompts; the tab's own prompt is the first target and not among them."""
         return tuple(line.strip() for line in self.more_targets.splitlines() if line.strip())
+
+    @property
+    def finds_words(self) -> bool:
+        """Whether some foreground is found by words: with a painted mask, that of targets with words of their own."""
+        named = any(word.strip() for word in self.target_words.replace("\n", ",").split(","))
+        return self.mask == "words" or (self.mask == "painted" and named)
+
+    def acts(self, setting: Setting) -> bool:
+        """Whether ``setting`` means something beside the others; those of masks do nothing without a mask.
+
+        A request is not refused for a setting that does nothing: the accordion keeps what stands in its fields, and an
+        X/Y/Z plot may have ``Mask`` as an axis. Its infotext says so. On a command line each flag is there on purpose,
+        and is refused.
+        """
+        return self.finds_words if setting.key in ("mask_threshold", "average_masks") else setting.applies(vars(self))
+
+    def without_effect(self) -> tuple[Setting, ...]:
+        """The settings that differ from their default and do nothing all the same (:meth:`acts`)."""
+        return tuple(s for s in SETTINGS if getattr(self, s.key) != s.default and not self.acts(s))
 
     def guidance_of_unit(self, number: int) -> Guidance:
         """Whom ControlNet unit ``number`` guides; the last one named stands for all further units."""
@@ -203,11 +244,6 @@ class MasaCtrlSettings:
             raise SettingsError(
                 f"MasaCtrl: end_step is {self.end_step}, before start_step {self.start_step}; "
                 f"give an end_step of {self.start_step} or more, or leave it empty for the last step."
-            )
-        if self.inversion_refinements > MAXIMUM_REFINEMENTS:
-            raise SettingsError(
-                f"MasaCtrl: inversion_refinements is {self.inversion_refinements}, but more than {MAXIMUM_REFINEMENTS} "
-                "change nothing in float32; give fewer."
             )
         if self.enabled and self.source == "prompt" and not self.source_prompt.strip():
             raise SettingsError(

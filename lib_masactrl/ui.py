@@ -16,11 +16,11 @@ from lib_masactrl.host.recipes import ControlNetRecipes
 from lib_masactrl.presets import PRESETS, Preset, start_layer
 from lib_masactrl.setting_kinds import (
     ChoiceSetting,
+    CountSetting,
     FlagSetting,
     GuidanceSetting,
     OptionalCountSetting,
     Setting,
-    TextSetting,
     ThresholdSetting,
     WordsSetting,
 )
@@ -44,25 +44,6 @@ _ADVANCED: tuple[tuple[str, ...], ...] = (
     ("show_source", "show_masks"),
     ("allow_plain",),
 )
-
-#: Settings that mean something in one tab only; the other has their components, but does not show them.
-_ONLY_IN = {
-    **{"source": "img2img", "inversion_steps": "img2img", "inversion_refinements": "img2img", "rectify": "img2img"},
-    "check_inversion": "img2img",
-}
-
-#: Settings that are shown only while another one has one of certain values.
-_ONLY_WHEN = {
-    "source_words": ("mask", ("words",)),
-    "target_words": ("mask", ("words", "painted")),
-    "mask_threshold": ("mask", ("words", "painted")),
-    "average_masks": ("mask", ("words", "painted")),
-    "show_masks": ("mask", ("words", "painted")),
-    "inversion_steps": ("source", ("auto", "image")),
-    "inversion_refinements": ("source", ("auto", "image")),
-    "rectify": ("source", ("auto", "image")),
-    "check_inversion": ("source", ("auto", "image")),
-}
 
 #: Without mark-up inside: the host translates text by text.
 _INTRODUCTION = {
@@ -117,43 +98,40 @@ def build(
         hidden: keys of settings that mean nothing on this host; their components are there, but not seen.
         prompt: the tab's own prompt box, for the preview of matched words.
     """
-    unseen = {*hidden, *(key for key, only in _ONLY_IN.items() if only != tab)}
+    table = SETTINGS if tab == "img2img" else tuple(setting.without_picture() for setting in SETTINGS)
+    unseen = {*hidden, *(setting.key for setting in table if setting.picture_only and tab != "img2img")}
     components: dict[str, Any] = {}
     rows: dict[tuple[str, ...], Any] = {}
     with InputAccordion(value=False, label="MasaCtrl", elem_id=_elem_id(tab, "enabled")) as components["enabled"]:
         gr.HTML(f'<p class="masactrl-note">{_INTRODUCTION[tab]}</p>')
         for keys in _IN_SIGHT:
-            rows[keys] = _row(keys, tab, unseen, components)
+            rows[keys] = _row(table, keys, tab, unseen, components)
         _preview_words(tab, components, prompt)
         presets = _presets(tab)
         gr.HTML('<p class="masactrl-note" aria-live="polite"></p>', elem_id=_elem_id(tab, "window"))
         recipes.build(tab)
         with gr.Accordion("Advanced", open=False, elem_id=_elem_id(tab, "advanced")):
             placed = {"enabled"}.union(*_IN_SIGHT, *_ADVANCED)
-            for keys in (*_ADVANCED, *((setting.key,) for setting in SETTINGS if setting.key not in placed)):
-                rows[keys] = _row(keys, tab, unseen, components)
+            for keys in (*_ADVANCED, *((setting.key,) for setting in table if setting.key not in placed)):
+                rows[keys] = _row(table, keys, tab, unseen, components)
     _connect_presets(presets, components)
     recipes.connect(components["enabled"], components["control_guides"])
-    _connect_visibility(components, rows, unseen)
+    _connect_visibility([setting for setting in table if setting.key not in unseen], components, rows, unseen)
     for key in ("start_step", "end_step", "start_layer"):
         components[key].change(fn=None, _js=f"() => masactrlDescribeWindow('{tab}')")
-    return [(setting, components[setting.key]) for setting in SETTINGS]
+    return [(setting, components[setting.key]) for setting in table]
 
 
-def _row(keys: tuple[str, ...], tab: str, unseen: Collection[str], components: dict[str, Any]) -> Any:
+def _row(
+    table: Collection[Setting], keys: tuple[str, ...], tab: str, unseen: Collection[str], components: dict[str, Any]
+) -> Any:
     """Settings side by side, or below each other where the window is narrow."""
-    defaults = {setting.key: setting.default for setting in SETTINGS}
-    seen = [key for key in keys if key not in unseen and _applies(key, defaults)]
+    defaults = {setting.key: setting.default for setting in table}
+    seen = [s.key for s in table if s.key in keys and s.key not in unseen and s.applies(defaults)]
     with gr.Row(visible=bool(seen), elem_classes=["masactrl-row"]) as row:
-        for setting in (setting for key in keys for setting in SETTINGS if setting.key == key):
+        for setting in (setting for key in keys for setting in table if setting.key == key):
             components[setting.key] = _component(setting, tab, setting.key in seen)
     return row
-
-
-def _applies(key: str, values: Mapping[str, Any]) -> bool:
-    """Whether a setting means something beside those ``values``; one that depends on none of them does."""
-    other, wanted = _ONLY_WHEN.get(key, ("", ()))
-    return other not in values or values[other] in wanted
 
 
 def _component(setting: Setting, tab: str, visible: bool) -> Any:
@@ -177,9 +155,9 @@ def _component(setting: Setting, tab: str, visible: bool) -> Any:
         return gr.Dropdown(**common, choices=list(setting.suggestions), allow_custom_value=True)
     if isinstance(setting, (WordsSetting, ThresholdSetting)):
         return gr.Textbox(**common, max_lines=1)
-    if isinstance(setting, TextSetting):
-        return gr.Textbox(**common, lines=2)
-    return gr.Slider(**common, minimum=0, maximum=150, step=1)
+    if isinstance(setting, CountSetting):
+        return gr.Slider(**common, minimum=0, maximum=setting.maximum or setting.usual, step=1)
+    return gr.Textbox(**common, lines=2)
 
 
 def _presets(tab: str) -> dict[Preset, Any]:
@@ -210,23 +188,27 @@ def _window_of(preset: Preset) -> tuple[int, str]:
 
 
 def _connect_visibility(
-    components: Mapping[str, Any], rows: Mapping[tuple[str, ...], Any], unseen: Collection[str]
+    seen: Collection[Setting],
+    components: Mapping[str, Any],
+    rows: Mapping[tuple[str, ...], Any],
+    unseen: Collection[str],
 ) -> None:
-    for other in dict.fromkeys(other for other, _ in _ONLY_WHEN.values()):
-        keys = [key for key, (on, _) in _ONLY_WHEN.items() if on == other and key not in unseen]
-        emptied = [row for row in rows if not {*row} <= {*unseen} and {*row} <= {*keys, *unseen}]
-        groups = [*([key] for key in keys), *([key for key in row if key in keys] for row in emptied)]
-        if keys:
-            components[other].change(
-                fn=functools.partial(_visible, other, groups),
-                inputs=[components[other]],
-                outputs=[*(components[key] for key in keys), *(rows[row] for row in emptied)],
-                show_progress="hidden",
-            )
+    for other in dict.fromkeys(setting.acts_with[0] for setting in seen if setting.acts_with):
+        depending = {setting.key: setting for setting in seen if setting.acts_with and setting.acts_with[0] == other}
+        emptied = [row for row in rows if not {*row} <= {*unseen} and {*row} <= {*depending, *unseen}]
+        groups = [*([key] for key in depending), *emptied]
+        components[other].change(
+            fn=functools.partial(
+                _visible, other, [[depending[key] for key in keys if key in depending] for keys in groups]
+            ),
+            inputs=[components[other]],
+            outputs=[*(components[key] for key in depending), *(rows[row] for row in emptied)],
+            show_progress="hidden",
+        )
 
 
-def _visible(other: str, groups: Collection[Collection[str]], value: str) -> list[Any]:
-    return [gr.update(visible=any(_applies(key, {other: value}) for key in keys)) for keys in groups]
+def _visible(other: str, groups: Collection[Collection[Setting]], value: str) -> list[Any]:
+    return [gr.update(visible=any(setting.applies({other: value}) for setting in group)) for group in groups]
 
 
 def _preview_words(tab: str, components: Mapping[str, Any], prompt: Any) -> None:

@@ -112,7 +112,7 @@ def test_without_control_says_nothing_of_control_and_makes_the_same_source(gener
 
 
 def test_count_takes_seed_after_seed_and_the_source_can_be_left_out(generate, tmp_path):
-    assert generate(count=2, show_source="false")[0] == 0
+    assert generate("--no-show-source", count=2)[0] == 0
     first, second = sorted((tmp_path / "out").iterdir())
     assert (entries(first)[1]["Seed"], entries(second)[1]["Seed"]) == ("7", "8")
     assert "target" in first.name and "target" in second.name
@@ -146,6 +146,24 @@ def test_every_mistake_is_told_in_one_line(generate, tmp_path, name, value, said
     status, out, error = generate(**{name: value})
     assert status == 2 and out == ""
     assert said in error and error.count("\n") == 1
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (["--show-masks"], "--show-masks does nothing with mask 'none'"),
+        (["--source-words", "cat", "--mask-threshold", "0.1"], "or leave out --source-words, --mask-threshold"),
+        (["--mask-image", "mask.png"], "--mask-image does nothing with mask 'none'"),
+        (["--mask", "words", "--source-words", "cat", "--mask-image", "mask.png"], "nothing with mask 'words'"),
+        (["--mask", "painted", "--source-words", "cat"], "--source-words does nothing with mask 'painted'"),
+        (["--mask", "painted", "--average-masks"], "nothing with mask 'painted' and no target words"),
+        (["--rectify"], "--rectify"),
+    ],
+)
+def test_a_flag_that_can_do_nothing_is_refused(generate, tmp_path, flags, said):
+    status, _, error = generate(*flags)
+    assert status == 2 and said in error and error.count("\n") == 1
     assert not (tmp_path / "out").exists()
 
 

@@ -77,7 +77,7 @@ def test_a_check_tells_what_an_unrectified_source_would_keep(edit, tmp_path):
 
 
 def test_without_rectification_the_source_drifts_and_advice_is_given(edit, tmp_path):
-    status, _, said = edit("--no-rectify", "--refine", "1", "--source-prompt", "a cat", sampler="Euler")
+    status, _, said = edit("--no-rectify", "--inversion-refinements", "1", "--source-prompt", "a cat", sampler="Euler")
     assert status == 0
     target, _ = sorted((tmp_path / "out").iterdir())
     given = entries(target)[1]
@@ -93,7 +93,7 @@ def test_without_rectification_the_source_drifts_and_advice_is_given(edit, tmp_p
 
 def test_without_control_the_target_is_another(edit, tmp_path):
     for number, flags in enumerate([(), ("--without-control",)]):
-        assert edit(*flags, output=tmp_path / str(number), show_source="false", start_layer=4)[0] == 0
+        assert edit("--no-show-source", *flags, output=tmp_path / str(number), start_layer=4)[0] == 0
     (controlled,), (plain,) = (sorted((tmp_path / name).iterdir()) for name in "01")
     assert "MasaCtrl result" in entries(controlled)[1] and "MasaCtrl result" not in entries(plain)[1]
     assert "MasaCtrl PSNR" in entries(plain)[1]
@@ -115,8 +115,10 @@ def test_a_size_can_be_asked_for(edit, tmp_path):
         ("prompt", None, "--prompt"),
         ("sampler", "Euler a", "sampler is 'Euler a', but a real image needs"),
         ("sampler", "Euler b", "'Euler b'"),
-        ("refine", -1, "refine is -1"),
-        ("refine", "much", "--refine"),
+        ("inversion_refinements", -1, "inversion_refinements is '-1'"),
+        ("inversion_refinements", 101, "a whole number from 0 to 100"),
+        ("target_words", "cat", "--target-words does nothing with mask 'none'"),
+        ("mask_image", "anything.png", "--mask-image does nothing with mask 'none'"),
         ("steps", 0, "steps is 0"),
         ("cfg_scale", "nan", "cfg_scale is nan"),
         ("start_step", 4, "start_step is 4"),

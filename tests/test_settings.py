@@ -95,6 +95,7 @@ REFUSED = [
     ("source", True),
     ("inversion_steps", -1),
     ("inversion_refinements", 101),
+    ("inversion_steps", 1001),
     ("rectify", "maybe"),
     ("method", "Mutual"),
     ("method", 0),
@@ -163,6 +164,33 @@ def test_the_source_is_settled_by_whether_there_is_an_image():
     assert given.with_source_settled(image_given=True) is given
     with pytest.raises(SettingsError, match="no picture here"):
         auto.replace(source="image").with_source_settled(image_given=False)
+
+
+ALL_WORDS = {"source_words": "cat", "target_words": "cat", "mask_threshold": 0.3, "average_masks": True}
+OF_IMAGES = {"inversion_steps": 90, "inversion_refinements": 1, "rectify": False, "check_inversion": True}
+
+
+@pytest.mark.parametrize(
+    ("values", "idle"),
+    [
+        ({}, []),
+        ({"mask_threshold": 0.1, "rectify": True}, []),  # as by default
+        ({"mask": "words", **ALL_WORDS, "show_masks": True}, []),
+        ({**ALL_WORDS, "show_masks": True}, [*ALL_WORDS, "show_masks"]),
+        ({"mask": "painted", **ALL_WORDS, "show_masks": True}, ["source_words"]),
+        ({"mask": "painted", **ALL_WORDS, "target_words": " , "}, ["source_words", "mask_threshold", "average_masks"]),
+        (OF_IMAGES, []),
+        ({"source": "image", **OF_IMAGES}, []),
+        ({"source": "prompt", **OF_IMAGES}, list(OF_IMAGES)),
+        (
+            {"source": "prompt", "start_step": 0, "more_targets": "a dog", "method": "union", "control_guides": "both"},
+            [],
+        ),
+    ],
+)
+def test_what_does_nothing_beside_the_others_is_known(values, idle):
+    settings = MasaCtrlSettings.from_mapping({"enabled": True, "source_prompt": "a cat", **values})
+    assert [setting.key for setting in settings.without_effect()] == idle
 
 
 def test_more_values_than_settings_are_refused():

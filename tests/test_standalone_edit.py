@@ -191,12 +191,6 @@ def test_samplers_that_draw_noise_are_refused_by_name(sampler):
         InversionPlan(sampler, STEPS)
 
 
-@pytest.mark.parametrize("refinements", [-1, 101])
-def test_refinements_are_bounded(refinements):
-    with pytest.raises(SettingsError, match=f"refine is {refinements}"):
-        InversionPlan("DDIM", STEPS, refinements=refinements)
-
-
 @pytest.mark.parametrize(("sampler", "steps"), [("DDIM", STEPS + 1), ("Euler", STEPS)])
 def test_an_image_inverted_otherwise_is_refused(model, latent, sampler, steps):
     image = invert_image(model, latent, InversionPlan("DDIM", STEPS))

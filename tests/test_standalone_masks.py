@@ -62,7 +62,7 @@ def test_the_command_line_writes_pictures_that_show_the_masks(checkpoint, tmp_pa
     Image.new("L", (200, 100), 255).save(tmp_path / "mask.png")
     asked = ["generate", "--checkpoint", str(checkpoint), "--source-prompt", "a cat", "--prompt", "a cat lying"]
     asked += ["--width", "64", "--height", "64", "--steps", "2", "--start-step", "0", "--device", "cpu"]
-    asked += ["--mask", "painted", "--mask-image", str(tmp_path / "mask.png"), "--show-masks", "true"]
+    asked += ["--mask", "painted", "--mask-image", str(tmp_path / "mask.png"), "--show-masks"]
     assert main([*asked, "--output", str(tmp_path / "out"), "--seed", "1"]) == 0
     paths = sorted((tmp_path / "out").iterdir())
     kinds = [path.name.split("-seed")[0][6:] for path in paths]

@@ -6,6 +6,7 @@ import importlib
 
 import pytest
 
+from lib_masactrl.setting_kinds import ChoiceSetting, CountSetting
 from lib_masactrl.settings import SETTINGS
 from tests import gradio_standin
 from tests.webui_standin import installed
@@ -68,6 +69,33 @@ def test_settings_of_images_are_shown_with_an_image_only(build, source):
     seen = build("img2img").seen_after("source", source)
     assert seen["rectify"] is seen["inversion_steps"] is (source != "prompt")
     assert seen["inversion_steps", "inversion_refinements"] is (source != "prompt")
+
+
+def test_choices_and_ranges_are_the_table_s(build):
+    """Of the tab: what needs a picture is offered in img2img alone, and refused by a paste elsewhere."""
+    tabs = {tab: build(tab) for tab in ("txt2img", "img2img")}
+    for setting in SETTINGS:
+        given = {tab: accordion.components[setting.key].given for tab, accordion in tabs.items()}
+        if isinstance(setting, ChoiceSetting):
+            assert given["img2img"]["choices"] == list(setting.choices)
+            assert set(setting.choices) - set(given["txt2img"]["choices"]) == set(setting.picture_choices)
+        assert tabs["txt2img"].components[setting.key].visible in (False, not setting.picture_only)
+        if type(setting) is CountSetting:
+            assert given["img2img"]["maximum"] == (setting.maximum or 150)
+            assert setting.maximum is None or setting.parse(setting.maximum) == setting.maximum
+    assert tabs["txt2img"].components["mask"].given["choices"] == ["none", "words"]
+    assert tabs["img2img"].components["inversion_refinements"].given["maximum"] == 100
+
+
+@pytest.mark.parametrize(("tab", "pasted", "warnings"), [("img2img", "painted", 0), ("txt2img", "none", 1)])
+def test_a_pasted_choice_that_the_tab_has_not_is_told(build, monkeypatch, tab, pasted, warnings):
+    ui, said = importlib.import_module("lib_masactrl.ui"), []
+    monkeypatch.setattr(ui.gr, "Warning", said.append, raising=False)
+    (mask,) = (setting for setting, _ in ui.build(tab, ui.ControlNetRecipes()) if setting.key == "mask")
+    assert ui.PasteTarget(mask)({"MasaCtrl enabled": "True", "MasaCtrl mask": "painted"}) == pasted
+    assert len(said) == warnings and all(
+        "mask is 'painted', but it takes one of 'none', 'words'" in line for line in said
+    )
 
 
 def test_what_means_nothing_here_is_not_seen(build):

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from lib_masactrl.errors import MasaCtrlError, SettingsError
+from lib_masactrl.setting_kinds import FlagSetting, Setting
 from lib_masactrl.settings import SETTINGS, MasaCtrlSettings
 from lib_masactrl.version import VERSION
 
@@ -20,11 +21,8 @@ if TYPE_CHECKING:
 # torch, ldm and diffusers take seconds to import: the functions below do so once the arguments have proved right.
 
 #: Settings that are no flag of their own: the command says what enables control and where the source comes from,
-#: --more-targets is repeatable, `edit` spells the inversion's its own way, and every model that loads is controlled.
-_NO_PLAIN_FLAG = (
-    *("enabled", "source", "more_targets", "allow_plain"),
-    *("inversion_steps", "inversion_refinements", "rectify", "check_inversion"),
-)
+#: --more-targets is repeatable, inversion takes the sampling steps, and every model that loads is controlled.
+_NO_FLAG = ("enabled", "source", "more_targets", "inversion_steps", "allow_plain")
 
 _MAXIMUM_SEED = 2**32 - 1
 
@@ -62,7 +60,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=VERSION)
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     generate = commands.add_parser("generate", help="make a source image and targets that keep its identity")
-    _add_common(generate, source_prompt_required=True)
+    _add_common(generate, of_picture=False)
     generate.add_argument("--seed", type=int, default=-1, help="-1, the default, draws one")
     generate.add_argument("--width", type=int, default=512, help="pixels; default: %(default)s")
     generate.add_argument("--height", type=int, default=512, help="pixels; default: %(default)s")
@@ -70,21 +68,17 @@ def _parser() -> argparse.ArgumentParser:
     generate.set_defaults(run=_generate)
     edit = commands.add_parser("edit", help="make targets that keep the identity of a picture of yours")
     edit.add_argument("image", type=Path, metavar="IMAGE", help="the picture; any size and format that Pillow reads")
-    _add_common(edit, source_prompt_required=False)
+    _add_common(edit, of_picture=True)
     edit.add_argument("--width", type=int, help="pixels; default: the picture's, 768 at most")
     edit.add_argument("--height", type=int, help="pixels; default: the picture's, 768 at most")
-    edit.add_argument("--refine", type=int, default=0, help="fixed-point iterations per inversion step; default: 0")
-    edit.add_argument("--no-rectify", action="store_true", help="let the source drift from the picture's trajectory")
-    check = "also sample the picture back from its inverted noise alone, and tell the PSNR"
-    edit.add_argument("--check-inversion", action="store_true", help=check)
     edit.set_defaults(run=_edit)
     return parser
 
 
-def _add_common(parser: argparse.ArgumentParser, source_prompt_required: bool) -> None:
+def _add_common(parser: argparse.ArgumentParser, of_picture: bool) -> None:
     parser.add_argument("--checkpoint", type=Path, required=True, help=".safetensors file with its .yaml beside it")
     parser.add_argument("--prompt", required=True, help="target prompt: the new pose, view or action")
-    _add_settings(parser, source_prompt_required)
+    _add_settings(parser, of_picture)
     _add_sampling(parser)
     parser.add_argument("--mask-image", type=Path, help="white where the source's foreground is, for --mask painted")
     _add_control_pictures(parser)
@@ -94,17 +88,19 @@ def _add_common(parser: argparse.ArgumentParser, source_prompt_required: bool) -
     parser.add_argument("--without-control", action="store_true", help="the same batch as plain images")
 
 
-def _add_settings(parser: argparse.ArgumentParser, source_prompt_required: bool) -> None:
+def _add_settings(parser: argparse.ArgumentParser, of_picture: bool) -> None:
     group = parser.add_argument_group("control")
     for setting in SETTINGS:
-        if setting.key not in _NO_PLAIN_FLAG:
-            default = f"; default: {setting.default}" if setting.default not in (None, "") else ""
-            group.add_argument(
-                f"--{setting.key.replace('_', '-')}",
-                metavar="|".join(getattr(setting, "choices", ())) or None,
-                required=source_prompt_required and setting.key == "source_prompt",
-                help=(setting.help + default).replace("%", "%%"),
-            )
+        if setting.key in _NO_FLAG or (setting.picture_only and not of_picture):
+            continue
+        default = f"; default: {setting.default}" if setting.default not in (None, "") else ""
+        help = (setting.help + default).replace("%", "%%")
+        if isinstance(setting, FlagSetting):
+            group.add_argument(_flag(setting), action=argparse.BooleanOptionalAction, help=help)
+        else:
+            required = setting.key == "source_prompt" and not of_picture
+            choices = "|".join(getattr(setting, "choices", ())) or None
+            group.add_argument(_flag(setting), metavar=choices, required=required, help=help)
     group.add_argument("--more-targets", action="append", help="a further target prompt; may be given several times")
 
 
@@ -137,13 +133,30 @@ def _add_control_pictures(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def _flag(setting: Setting) -> str:
+    return f"--{setting.key.replace('_', '-')}"
+
+
 def _settings(options: argparse.Namespace, enabled: bool, source: str) -> MasaCtrlSettings:
-    keys = (setting.key for setting in SETTINGS if setting.key not in _NO_PLAIN_FLAG)
-    given = {key: getattr(options, key) for key in keys if getattr(options, key) is not None}
+    given = [s for s in SETTINGS if s.key not in _NO_FLAG and getattr(options, s.key, None) is not None]
+    values = {setting.key: getattr(options, setting.key) for setting in given}
     more = "\n".join(options.more_targets or ())
-    settings = MasaCtrlSettings.from_mapping({**given, "more_targets": more, "enabled": enabled, "source": source})
+    settings = MasaCtrlSettings.from_mapping({**values, "more_targets": more, "enabled": enabled, "source": source})
+    _check_effect([_flag(setting) for setting in given if not settings.acts(setting)], settings)
+    if options.mask_image is not None and settings.mask != "painted":
+        _check_effect(["--mask-image"], settings)
     _check_control_pictures(settings, options.control_image, options.adapter)
     return settings
+
+
+def _check_effect(idle: list[str], settings: MasaCtrlSettings) -> None:
+    """Each flag is there on purpose, so one that can do nothing is a mistake."""
+    if idle:
+        words = "" if settings.finds_words else " and no target words"
+        raise SettingsError(
+            f"{idle[0]} does nothing with mask {settings.mask!r}{words}; give the --mask that it belongs to, "
+            f"or leave out {', '.join(idle)}."
+        )
 
 
 def _check_control_pictures(settings: MasaCtrlSettings, units: list[list[Path]], adapters: list[Path]) -> None:
@@ -199,7 +212,7 @@ def _edit(options: argparse.Namespace) -> None:
 
     sampler, steps, source_prompt = options.sampler, options.steps, settings.source_prompt
     inversion = InversionPlan(
-        sampler, steps, source_prompt, options.refine, not options.no_rectify, options.check_inversion
+        sampler, steps, source_prompt, settings.inversion_refinements, settings.rectify, settings.check_inversion
     )
     unsized = SamplingPlan(sampler, steps, options.cfg_scale)
     picture = read_picture(options.image)

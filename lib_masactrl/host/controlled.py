@@ -21,6 +21,7 @@ from lib_masactrl.host.refusals import replacing_attention, unet_of
 from lib_masactrl.host.words import RequestMasks
 from lib_masactrl.patching import attached
 from lib_masactrl.schedule import ControlWindow, default_start_layer
+from lib_masactrl.settings import SETTINGS
 
 
 @contextmanager
@@ -108,6 +109,8 @@ class ControlledSampling:
         elif self._image is not None and stopped:
             infotext.write_interruption(self._p, self._image.doing)
         infotext.write_result(self._p, len(self._steps_controlled), len(self._steps_run), self._layer_range())
+        idle = {*self._settings.without_effect(), *self._units.without_effect()}
+        infotext.write_without_effect(self._p, [setting for setting in SETTINGS if setting in idle])
         if self._masks is not None:
             infotext.write_foreground(self._p, found(self._masks, self._branches))
         if self._image is not None and self._image.evaluations is None and not stopped:

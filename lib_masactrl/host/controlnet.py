@@ -25,7 +25,8 @@ from lib_masactrl.branches import BatchLayout, Branch
 from lib_masactrl.errors import SettingsError, UnsupportedCombinationError
 from lib_masactrl.host.capabilities import forge_part
 from lib_masactrl.host.control_units import Unit, enabled_units
-from lib_masactrl.settings import MasaCtrlSettings
+from lib_masactrl.setting_kinds import Setting
+from lib_masactrl.settings import SETTINGS, MasaCtrlSettings
 
 #: The settings that mean something only beside a ControlNet extension.
 SETTING_KEYS = frozenset({"control_guides"})
@@ -67,6 +68,12 @@ class BranchGuidance:
                 f"MasaCtrl: control_guides is {settings.control_guides!r}, but no ControlNet extension is active; "
                 "install or enable one, or leave control_guides out."
             )
+
+    def without_effect(self) -> tuple[Setting, ...]:
+        """The settings that were changed for units that are switched off."""
+        changed = [s for s in SETTINGS if s.key in SETTING_KEYS and getattr(self._settings, s.key) != s.default]
+        by_default = not hasattr(self._script, "latest_network")
+        return tuple(changed) if changed and not self._enabled_units(by_default) else ()
 
     def attach(self, stack: ExitStack) -> None:
         """Weight the control signals of Mikubill's extension until ``stack`` is closed.

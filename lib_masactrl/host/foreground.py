@@ -24,7 +24,7 @@ def branches_by_words(settings: MasaCtrlSettings, branches: tuple[Branch, ...]) 
     """The branches whose foreground is found by words: with a painted mask, targets that have words of their own."""
     if settings.mask == "words":
         return branches
-    if settings.mask == "painted" and phrases_in(settings.target_words):
+    if settings.finds_words:
         return tuple(branch for branch in branches if not branch.is_source)
     return ()
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from lib_masactrl.branches import Branch
@@ -18,7 +18,7 @@ from lib_masactrl.version import VERSION
 
 _PREFIX = "MasaCtrl "
 _RESULT, _BRANCH, _VERSION = "MasaCtrl result", "MasaCtrl branch", "MasaCtrl version"
-_FOREGROUND, _REFUSAL = "MasaCtrl foreground", "MasaCtrl refusal"
+_FOREGROUND, _REFUSAL, _WITHOUT_EFFECT = "MasaCtrl foreground", "MasaCtrl refusal", "MasaCtrl without effect"
 _INVERSION, _PSNR, _UNRECTIFIED = "MasaCtrl inversion", "MasaCtrl PSNR", "MasaCtrl PSNR unrectified"
 
 _ENABLED = SETTINGS[0]
@@ -52,6 +52,12 @@ def write(p: Any, batch: BranchBatch, per_image: bool) -> None:
 def write_result(p: Any, steps: int, steps_run: int, layers: tuple[int, int]) -> None:
     """Write what was really controlled: how many of the steps that ran, and (controlled, all) layers."""
     p.extra_generation_params[_RESULT] = f"{steps} of {steps_run} steps; {layers[0]} of {layers[1]} layers"
+
+
+def write_without_effect(p: Any, settings: Collection[Setting]) -> None:
+    """Write which settings differ from their default and did nothing beside the others."""
+    if settings:
+        p.extra_generation_params[_WITHOUT_EFFECT] = ", ".join(setting.label.lower() for setting in settings)
 
 
 def write_refusal(p: Any, said: str) -> None:

@@ -63,6 +63,15 @@ def test_infotext_reports_settings_and_result(client: Client) -> None:
     assert "MasaCtrl result: 4 of 8 steps; " in target
 
 
+def test_infotext_says_what_did_nothing(client: Client) -> None:
+    """Not refused: a plot may have the mask as its axis, and an accordion keeps what stands in its fields."""
+    idle = {"source_words": "cat", "mask_threshold": 0.3, "show_masks": True, "rectify": False}
+    infotext = client.txt2img(controlled(request(TARGET), **idle)).infotexts[0]
+    assert 'MasaCtrl without effect: "source words, mask threshold, rectify, show masks"' in infotext
+    assert "MasaCtrl mask threshold: 0.3" in infotext
+    assert "without effect" not in client.txt2img(controlled(request(TARGET))).infotexts[0]
+
+
 def test_infotext_of_each_branch(client: Client) -> None:
     """A source's infotext makes the plain picture again, a target's the target."""
     if "scheduler" not in api_fields(client):  # came with 1.9, as infotext entries per image did

@@ -57,7 +57,7 @@ def edit_picture(run: Run, picture: Image.Image, inversion: InversionPlan) -> tu
         log.info("Sampled back from the inverted noise alone: PSNR %.1f dB.", alone)
         entries["MasaCtrl PSNR unrectified"] = f"{alone:.1f} dB"
         if alone < possible - _POOR:
-            log.info("The inversion is not exact; raise --refine, or take more --steps.")
+            log.info("The inversion is not exact; raise --inversion-refinements, or take more --steps.")
     return decoded, entries | _said(inversion, kept, possible)
 
 
@@ -66,5 +66,4 @@ def _said(inversion: InversionPlan, kept: float, possible: float) -> dict[str, s
     log.info("Source (%s) against the picture: PSNR %.1f dB; VAE round trip: %.1f dB.", rectified, kept, possible)
     if kept < possible - _POOR:
         log.info("The source is not kept well; leave out --no-rectify, or take more --steps.")
-    entries = {"MasaCtrl rectify": str(inversion.rectify)}
-    return entries | ({"MasaCtrl inversion refinements": str(inversion.refinements)} if inversion.refinements else {})
+    return {"MasaCtrl rectify": str(inversion.rectify)}

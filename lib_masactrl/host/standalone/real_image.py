@@ -17,7 +17,6 @@ from lib_masactrl.host.standalone.checkpoint import DiffusionModel
 from lib_masactrl.host.standalone.guided_prediction import GuidedPrediction
 from lib_masactrl.host.standalone.samplers import SAMPLERS, noise_levels, scheduler_for
 from lib_masactrl.inversion import Denoise, SourceTrajectory, invert, sample_back, signal_scale
-from lib_masactrl.settings import MAXIMUM_REFINEMENTS
 
 
 @dataclass(frozen=True)
@@ -48,8 +47,6 @@ class InversionPlan:
                 f"sampler is {self.sampler!r}, but a real image needs a sampler that draws no noise: "
                 f"one of {', '.join(allowed)}; correct sampler."
             )
-        if not 0 <= self.refinements <= MAXIMUM_REFINEMENTS:
-            raise SettingsError(f"refine is {self.refinements}, but it takes 0 to {MAXIMUM_REFINEMENTS}; correct it.")
 
 
 @dataclass(frozen=True, eq=False)
