@@ -1,8 +1,7 @@
-"""Run the demo or the tests in an environment of their own: ``python run.py demo|test``.
+"""Run the demo, the tests or the checks in an environment of their own: ``python run.py demo|test|check``.
 
-Needs Python 3.11 or later, as the pinned numpy and transformers do, and nothing else; the extension itself runs on the
-3.10 of its hosts. The first run makes ``.venv`` beside this file and installs into it what ``requirements/`` asks for;
-later runs reuse it. Further arguments go to the demo or to pytest.
+Needs Python 3.10 or later, the Python of the WebUIs, and nothing else. The first run makes ``.venv`` beside this file
+and installs into it what ``requirements/`` asks for; later runs reuse it. Further arguments go to the demo or pytest.
 """
 
 import hashlib
@@ -12,9 +11,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-if sys.version_info < (3, 11):  # who starts this with an older Python shall read why it does not work
+if sys.version_info < (3, 10):  # noqa: UP036  # who starts this with an older Python shall read why it does not work
     HAVE = ".".join(map(str, sys.version_info[:2]))
-    sys.exit("Python 3.11 or later is needed, but this is " + HAVE + "; start run.py with a newer one.")
+    sys.exit("Python 3.10 or later is needed, but this is " + HAVE + "; start run.py with a newer one.")
 
 ROOT = Path(__file__).resolve().parent
 ENVIRONMENT = ROOT / ".venv"
@@ -23,25 +22,34 @@ REQUIREMENTS = ROOT / "requirements"
 #: Installed with ``--no-deps``: the package that holds `ldm` pins years-old versions of everything it could import.
 WITHOUT_DEPENDENCIES = REQUIREMENTS / "no-deps.txt"
 
-#: For each command the requirements file and the program to run.
-COMMANDS = {"demo": ("demo.txt", "demo"), "test": ("test.txt", "pytest")}
+#: For each command the requirements file and the modules to run. The tests include the other checks, of which `check`
+#: tells the quick ones first.
+COMMANDS = {
+    "demo": ("demo.txt", [["demo"]]),
+    "test": ("test.txt", [["pytest"]]),
+    "check": ("test.txt", [["ruff", "format", "--check", "."], ["ruff", "check", "."], ["mypy"], ["pytest"]]),
+}
 
 
 def main(arguments: list[str]) -> int:
-    """Run one command; returns the exit status of its program."""
+    """Run one command; returns the exit status of the first module that fails, or 0."""
     if not arguments or arguments[0] not in COMMANDS:
         asked_for_help = bool(arguments) and arguments[0] in ("-h", "--help")
         (sys.stdout if asked_for_help else sys.stderr).write(usage())
         return 0 if asked_for_help else 2
     command, *more = arguments
-    requirements, program = COMMANDS[command]
+    requirements, modules = COMMANDS[command]
     try:
         prepare(REQUIREMENTS / requirements)
     except subprocess.CalledProcessError as error:
         say(f"This step failed (exit status {error.returncode}): {' '.join(map(str, error.cmd))}")
         say("Its own message is above. Without network access nothing can be installed.")
         return 1
-    return run(["-m", program, *more])
+    for module in modules:
+        status = run(["-m", *module, *(more if module is modules[-1] else [])])
+        if status:
+            return status
+    return 0
 
 
 def usage() -> str:

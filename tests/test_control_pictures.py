@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import shlex
 from pathlib import Path
@@ -179,12 +178,12 @@ def test_a_checkpoint_is_no_adapter(checkpoint):
         load_adapter(checkpoint)
 
 
-def test_the_documented_sketch_puts_the_creature_where_it_says(tmp_path):
+def test_the_documented_sketch_puts_the_creature_where_it_says(tmp_path, monkeypatch):
     """The command as printed; its prompt, "a cat", names neither pose nor place."""
     page = (ROOT / "docs" / "standalone.md").read_text(encoding="utf-8")
     (line,) = [line for line in page.splitlines() if "--control-image demo/" in line]
-    with contextlib.chdir(ROOT):
-        assert main([*shlex.split(line)[3:], "--seed", "1", "--device", "cpu", "--output", str(tmp_path)]) == 0
+    monkeypatch.chdir(ROOT)
+    assert main([*shlex.split(line)[3:], "--seed", "1", "--device", "cpu", "--output", str(tmp_path)]) == 0
     target, source = (np.asarray(Image.open(path)) for path in sorted(tmp_path.iterdir()))
     layouts = Layout("cat", "standing", "left"), Layout("cat", "jumping", "right")
     assert overlap(silhouette(source, layouts), layouts[0]) > 0.7

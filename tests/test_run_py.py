@@ -91,11 +91,19 @@ def test_a_note_that_cannot_be_read_counts_as_nothing_installed(tmp_path):
     assert run.installed(tmp_path) == {"a.txt": "1", "b.txt": "2"}
 
 
-def test_the_status_is_the_programs(sandbox, monkeypatch):
+def test_check_stops_at_the_first_program_that_fails(sandbox, monkeypatch):
     asked = []
-    monkeypatch.setattr(run, "run", lambda arguments: asked.append(arguments) or 3)
-    assert run.main(["test", "-k", "masks"]) == 3
-    assert asked == [["-m", "pytest", "-k", "masks"]]
+    monkeypatch.setattr(run, "run", lambda arguments: asked.append(arguments[1]) or int("mypy" in arguments) * 3)
+    assert run.main(["check"]) == 3
+    assert asked == ["ruff", "ruff", "mypy"]
+
+
+def test_further_arguments_and_the_status_are_those_of_the_last_program(sandbox, monkeypatch):
+    asked = []
+    monkeypatch.setattr(run, "run", lambda arguments: asked.append(arguments) or 3 * ("pytest" in arguments))
+    assert run.main(["check", "-k", "masks"]) == 3
+    assert asked[-1] == ["-m", "pytest", "-k", "masks"]
+    assert not any("-k" in arguments for arguments in asked[:-1])
 
 
 def test_an_environment_of_another_python_is_made_anew(tmp_path):
@@ -128,7 +136,7 @@ def test_an_old_python_reads_the_file_and_gets_one_clear_line():
     old = text.replace("sys.version_info", "(3, 9, 2)")
     done = subprocess.run([sys.executable, "-c", old], capture_output=True, text=True)
     assert done.returncode == 1
-    assert done.stderr == "Python 3.11 or later is needed, but this is 3.9; start run.py with a newer one.\n"
+    assert done.stderr == "Python 3.10 or later is needed, but this is 3.9; start run.py with a newer one.\n"
 
 
 def test_only_the_standard_library_is_imported():

@@ -29,8 +29,9 @@ def read_picture(path: Path) -> Image.Image:
     """
     try:
         with Image.open(path) as picture:
-            if getattr(picture, "n_frames", 1) > 1:
-                log.info("%s has %d frames; the first one is used.", path.name, picture.n_frames)
+            frames = getattr(picture, "n_frames", 1)
+            if frames > 1:
+                log.info("%s has %d frames; the first one is used.", path.name, frames)
             picture.load()
             return _to_rgb(ImageOps.exif_transpose(picture))
     except Exception as error:  # Pillow's decoders raise OSError, SyntaxError, ValueError, DecompressionBombError, ...
