@@ -86,19 +86,30 @@ def test_positional_setting(client: Client, field: str, args: list[Any]) -> None
 
 
 @pytest.mark.parametrize(
-    "args", [{"enabled": True}, "enabled", 7, [{"enabled": True}] * 5000], ids=["object", "text", "number", "many"]
+    ("field", "args"),
+    [("enabled is 'e'", "enabled"), ("source_prompt", [{"enabled": True}] * 5000)],
+    ids=["text", "many"],
 )
-def test_arguments_that_are_no_list(client: Client, args: Any) -> None:
-    """Whatever the host makes of these, it is an error and no image."""
+def test_arguments_that_the_host_takes_for_a_list(client: Client, field: str, args: Any) -> None:
+    """As many items as there are settings: the letters of a text, or objects, of which the first one counts."""
+    assert field in refused(client, with_script(request(), "MasaCtrl", args))
+
+
+@pytest.mark.parametrize(
+    ("args", "error"), [({"enabled": True}, "KeyError"), (7, "TypeError")], ids=["object", "number"]
+)
+def test_arguments_that_are_no_list(client: Client, args: Any, error: str) -> None:
+    """The host itself fails over them, before any script is asked (``init_script_args``)."""
     with pytest.raises(HttpError) as refusal:
         client.txt2img(with_script(request(), "MasaCtrl", args))
-    assert 400 <= refusal.value.status < 600
+    assert (refusal.value.status, json.loads(refusal.value.body)["error"]) == (500, error)
 
 
 def test_body_that_is_no_json(client: Client) -> None:
     body = json.dumps(controlled(request())).encode()
-    with pytest.raises(HttpError):
+    with pytest.raises(HttpError) as refusal:
         client.post_bytes("/sdapi/v1/txt2img", body[:-3])
+    assert refusal.value.status == 422
 
 
 @pytest.mark.parametrize(
