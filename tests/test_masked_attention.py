@@ -79,17 +79,23 @@ def test_law_4_all_foreground_is_the_unmasked_form(module, attention):
         torch.testing.assert_close(got, attention(hidden, layout, module), rtol=1e-5, atol=1e-6)
 
 
-def test_a_call_over_the_sources_alone_is_only_trusted_where_it_is_exact(module):
-    """A host whose rounding depends on the batch's size gets the slower, exact way."""
+@pytest.mark.parametrize("exact", [True, False])
+def test_a_call_over_the_sources_alone_is_only_trusted_where_it_is_exact(module, exact):
+    """A host whose rounding depends on the batch's size gets the slower, exact way; any other the cheaper one."""
+    rows = []
 
-    def rounds_by_batch(hidden, context):
-        return module(hidden, context) * (1 + 1e-6 * hidden.shape[0])
+    def attend(hidden, context):
+        rows.append(len(hidden))
+        return module(hidden, context) * (1 if exact else 1 + 1e-6 * len(hidden))
 
     layout, hidden = BatchLayout(PAIR), hidden_of(BatchLayout(PAIR), 64)
     half = (torch.arange(8) < 4).float().expand(8, 8)
     control = MutualSelfAttentionControl(ControlWindow(0, None, 0), masks=ForegroundMasks({TARGET: half, SOURCE: half}))
     with torch.no_grad():
+        plain = attend(hidden, None)
+        rows.clear()
         for _ in range(3):
             control.begin_call(layout, 0, (8, 8))
-            got = control.self_attention(0, hidden, rounds_by_batch)
-            assert torch.equal(got[1], rounds_by_batch(hidden, None)[1])
+            assert torch.equal(control.self_attention(0, hidden, attend)[1], plain[1])
+    first, later = [2, 1, 1, 1], [1, 1, 1] if exact else [2, 1, 1]  # the last two are the target's regions
+    assert rows == first + 2 * later

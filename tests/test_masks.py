@@ -130,6 +130,18 @@ def test_where_no_layer_has_a_quarter_the_nearest_size_is_learned(unet):
     assert masks.on_grid(TARGET, (8, 8)) is not None
 
 
+def test_maps_are_taken_in_the_window_alone(unet):
+    masks = masks_of_words(averaged=True)
+    control = MutualSelfAttentionControl(ControlWindow(1, 2, 0), masks=masks)
+    seen = []
+    for step in range(4):
+        run(unet, control, inputs(2, 16, 16, seed=step), BatchLayout(PAIR, cond_pass=0), step)
+        seen.append({layer: taken.clone() for layer, taken in masks._maps.items()})
+    assert not seen[0] and len(seen[1]) == 5
+    for later in seen[2:]:
+        assert all(torch.equal(later[layer], seen[1][layer]) for layer in seen[1])
+
+
 def test_no_mask_yet_is_the_unmasked_form(unet):
     call = inputs(2)
     without_words = BatchLayout(PAIR)  # a call that holds uncond rows only

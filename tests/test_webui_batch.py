@@ -26,7 +26,10 @@ def test_one_image_becomes_a_target_and_its_source_with_one_seed(host):
     assert not p.do_not_save_grid
 
 
-@pytest.mark.parametrize(("given", "grid"), [({}, False), ({"batch_size": 2}, True), ({"n_iter": 2}, True)])
+@pytest.mark.parametrize(
+    ("given", "grid"),
+    [({}, False), ({"batch_size": 2}, True), ({"n_iter": 2}, True), ({"batch_size": 2, "n_iter": 2}, True)],
+)
 def test_one_group_makes_no_grid_so_that_the_target_is_the_first_picture(host, given, grid):
     seen = []
     p = Request(host, **given)
@@ -134,12 +137,21 @@ def test_network_tags_of_every_branch_reach_the_hosts_first_prompt(host):
     ("source", "negative"), [("a dog<lora:dog:1>", "a dog"), ("", " ")], ids=["no tags", "not SDXL's zeros"]
 )
 def test_a_source_that_runs_freely_has_its_own_prompt_as_the_negative_one(source, negative):
-    settings = MasaCtrlSettings(enabled=True, source="image", rectify=False, source_prompt=source)
-    batch, p = BranchBatch(settings), types.SimpleNamespace(batch_size=1, n_iter=1, prompt="x", negative_prompt="y")
+    assert negatives(source="image", rectify=False, source_prompt=source) == ["y", negative]
+
+
+@pytest.mark.parametrize(("source", "rectify"), [("image", True), ("prompt", True), ("prompt", False)])
+def test_any_other_source_has_the_requests_negative_prompt(source, rectify):
+    assert negatives(source=source, rectify=rectify, source_prompt="a dog") == ["y", "y"]
+
+
+def negatives(**settings):
+    batch = BranchBatch(MasaCtrlSettings(enabled=True, **settings))
+    p = types.SimpleNamespace(batch_size=1, n_iter=1, prompt="x", negative_prompt="y")
     batch.enlarge(p)
     p.all_prompts, p.all_negative_prompts = ["x"] * 2, ["y"] * 2
     batch.write_branches(p, lambda prompt: prompt)
-    assert p.all_negative_prompts == ["y", negative]
+    return p.all_negative_prompts
 
 
 def test_pictures_that_are_encoded_tile_by_tile_are_not_known():
@@ -147,8 +159,9 @@ def test_pictures_that_are_encoded_tile_by_tile_are_not_known():
     batch.enlarge(types.SimpleNamespace(batch_size=1, n_iter=1))
     batch.noted = [torch.zeros(2, 3, 8, 8)]
     assert batch.pictures().shape == (2, 3, 8, 8)
-    batch.noted = [torch.zeros(1, 3, 8, 8), torch.zeros(1, 3, 8, 4)]
-    assert batch.pictures() is None
+    for tiles in ([torch.zeros(1, 3, 8, 8), torch.zeros(1, 3, 8, 4)], [torch.zeros(1, 3, 8, 8)] * 3, []):
+        batch.noted = tiles
+        assert batch.pictures() is None
 
 
 def test_infotext_of_targets_restores_and_of_sources_is_plain(host):

@@ -115,7 +115,8 @@ def test_several_targets_and_groups(client: Client) -> None:
 def test_hires_fix(client: Client) -> None:
     hires = {"enable_hr": True, "hr_scale": 2, "hr_upscaler": "Latent", "denoising_strength": 0.6}
     base = request(TARGET, **hires)
-    result = client.txt2img(masked(base, start_step=7))  # in the second pass alone, see test_passes.py
+    # From the last step on, which acts in the second pass alone (test_passes.py).
+    result = client.txt2img(masked(base, start_step=7, mask_threshold=0.5))
     unmasked = client.txt2img(controlled(base, start_step=7)).images
     assert result.images[0].shape == (128, 128, 3)
     assert same(result.images[1:], unmasked[1:]) and not same(result.images[:1], unmasked[:1])

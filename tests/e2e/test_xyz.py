@@ -50,8 +50,8 @@ def test_axes_are_registered_once(client: Client) -> None:
 
 #: Two values for each axis that has no choices.
 VALUES = {
-    "source_prompt": [SOURCE, "a dog, running"],
-    "more_targets": [SOURCE, "a dog, running"],
+    "source_prompt": [SOURCE, "a cat, running"],
+    "more_targets": [SOURCE, "a cat, running"],
     "start_step": ["2", "5"],
     "end_step": ["4", "auto"],
     "start_layer": ["4", "auto"],
