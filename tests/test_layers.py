@@ -67,6 +67,7 @@ def test_the_grid_of_every_layer_of_a_real_unet():
     assert grids == [*down, (2, 3), *[(4, 6)] * 3, *[(8, 12)] * 3, *[(16, 24)] * 3]
 
 
-def test_merged_tokens_fit_no_grid():
-    with pytest.raises(BatchLayoutError, match="50 tokens are no downsampling of a 8x8 latent"):
-        token_grid(50, 8, 8)
+@pytest.mark.parametrize("tokens", [50, 0, 65])
+def test_merged_tokens_fit_no_grid(tokens):
+    with pytest.raises(BatchLayoutError, match=f"{tokens} tokens are no downsampling of a 8x8 latent"):
+        token_grid(tokens, 8, 8)

@@ -56,10 +56,13 @@ def test_what_is_larger_than_the_limit_is_not_kept_and_drives_nothing_out():
 
 
 def test_files_outlive_the_process(tmp_path):
-    TrajectoryCache(9 * SIZE, tmp_path / "new").put("a", trajectory(1))
-    later = TrajectoryCache(9 * SIZE, tmp_path / "new")
+    TrajectoryCache(9 * SIZE, tmp_path / "new" / "folder").put("a", trajectory(1))
+    later = TrajectoryCache(9 * SIZE, tmp_path / "new" / "folder")
     assert equal(later.get("a"), trajectory(1)) and later.get("b") is None
-    assert [path.suffix for path in (tmp_path / "new").iterdir()] == [".safetensors"]  # nothing half-written
+    assert [path.suffix for path in (tmp_path / "new" / "folder").iterdir()] == [".safetensors"]  # nothing half-written
+    assert len(later) == 1, "what was read once is in memory"
+    later.clear()
+    assert len(later) == 0 and equal(later.get("a"), trajectory(1))
 
 
 def test_a_check_is_kept_with_its_trajectory_and_counted(tmp_path):
@@ -72,15 +75,22 @@ def test_a_check_is_kept_with_its_trajectory_and_counted(tmp_path):
     assert equal(TrajectoryCache(2 * SIZE, tmp_path).get("a"), checked(1))
 
 
-def test_files_are_bounded_too(tmp_path):
-    cache = TrajectoryCache(3 * SIZE, tmp_path)
+@pytest.mark.parametrize("limit", [1, 2, 3])
+def test_files_are_bounded_too(tmp_path, limit):
+    """By the least recently used; the newest stays, whatever its header adds to the size that is limited."""
+    cache = TrajectoryCache(int((limit + 0.5) * SIZE), tmp_path)
     for number in range(5):
         cache.put(str(number), trajectory(number))
-    kept = [number for number in range(5) if TrajectoryCache(3 * SIZE, tmp_path).get(str(number))]
-    assert kept[-1] == 4 and 1 <= len(kept) <= 3
+    again = TrajectoryCache(9 * SIZE, tmp_path)
+    assert [number for number in range(5) if again.get(str(number))] == [0, 1, 2, 3, 4][-limit:]
+    exact = TrajectoryCache(SIZE, tmp_path)
+    exact.put("6", trajectory(6))
+    assert [path.name for path in tmp_path.iterdir()] == ["masactrl-6.safetensors"]
 
 
-@pytest.mark.parametrize("damage", ["empty", "cut", "text", "other", "sigmas", "nan", "returned", "returned-nan"])
+@pytest.mark.parametrize(
+    "damage", ["empty", "cut", "text", "other", "sigmas", "level", "nan", "returned", "returned-nan"]
+)
 def test_a_damaged_file_is_discarded_with_a_warning(tmp_path, caplog, damage):
     TrajectoryCache(9 * SIZE, tmp_path).put("a", trajectory(1))
     (file,) = tmp_path.iterdir()
@@ -97,6 +107,7 @@ def test_a_damaged_file_is_discarded_with_a_warning(tmp_path, caplog, damage):
     else:
         damaged = {"empty": b"", "cut": content[:-50], "text": b"no trajectory" * 40}
         damaged["sigmas"] = content.replace(b"[0.0, 1.5, 14.6]", b"[1.5, 0.0, 14.6]")
+        damaged["level"] = content.replace(b"[0.0, 1.5, 14.6]", b"[0.0, 1.5, 1.50]")
         assert damaged[damage] != content
         file.write_bytes(damaged[damage])
     with caplog.at_level(logging.WARNING):
@@ -114,7 +125,7 @@ def test_a_folder_that_cannot_be_written_is_only_a_warning(tmp_path, caplog):
 def test_keys_tell_everything_apart():
     parts = [torch.zeros(2, 2), torch.zeros(4), torch.zeros(4, dtype=torch.float16), torch.ones(4), "0", 0, None, ""]
     assert len({cache_key([part]) for part in parts}) == len(parts)
-    assert cache_key(["a", "bc"]) != cache_key(["ab", "c"])
+    assert cache_key(["a", "bc"]) != cache_key(["ab", "c"]) and cache_key([1, 23]) != cache_key([12, 3])
     assert cache_key([torch.ones(4), "x"]) == cache_key([torch.ones(4).clone(), "x"])
 
 
