@@ -13,12 +13,13 @@ from lib_masactrl.settings import MasaCtrlSettings
 from tests.webui_standin import Request
 
 PICTURE = torch.rand(3, 8, 8, generator=torch.Generator().manual_seed(0))
+PICTURES = PICTURE.repeat(2, 1, 1, 1)
 
 
-def real_image(host, **settings):
+def real_image(host, pictures=PICTURES, **settings):
     kind = importlib.import_module("lib_masactrl.host.real_image").RealImage
     p = Request(host)
-    return p, kind(p, branches_in_batch(1, 1), MasaCtrlSettings(**settings), PICTURE.repeat(2, 1, 1, 1))
+    return p, kind(p, branches_in_batch(1, 1), MasaCtrlSettings(**settings), pictures)
 
 
 @pytest.mark.parametrize(
@@ -44,6 +45,20 @@ def test_the_infotext_tells_the_psnr_and_the_page_the_advice(host, noise, advise
     host.script.callbacks._report_reconstruction(p, image, [PICTURE, PICTURE + noise])
     assert p.extra_generation_params["MasaCtrl PSNR"] == {0.001: "60.0 dB", 0.5: "6.0 dB"}[noise]
     assert len(p.comments) == advised
+
+
+@pytest.mark.parametrize("check", [True, False])
+def test_what_the_host_never_encoded_as_a_whole_is_not_checked_and_that_is_said(host, check):
+    """TAESD, and a VAE that works in tiles."""
+    p, image = real_image(host, pictures=None, check_inversion=check)
+    assert not image.is_checked and image.sampled_back() is None
+    image.evaluations = 8
+    host.script.callbacks._report_reconstruction(p, image, [PICTURE, PICTURE])
+    assert p.extra_generation_params["MasaCtrl PSNR"] == "unknown"
+    assert "MasaCtrl PSNR unrectified" not in p.extra_generation_params
+    assert [said.split(":")[1] for said in p.comments] == [
+        " the inversion was not checked, as there is nothing to compare with"
+    ] * check
 
 
 @pytest.mark.parametrize(("evaluations", "comments"), [(None, 1), (8, 0)])

@@ -90,7 +90,15 @@ MODULES = ("script_callbacks", "scripts", "shared", "sd_unet", "prompt_parser", 
 
 #: Modules of ours that import the host.
 OVER_IT = (
-    *("host.request", "host.controlled", "host.controlnet", "host.denoising", "host.kept_trajectories", "host.model"),
+    *(
+        "host.request",
+        "host.controlled",
+        "host.controlnet",
+        "host.denoising",
+        "host.forge_network",
+        "host.kept_trajectories",
+        "host.model",
+    ),
     *("host.options", "host.real_image", "host.recipes", "host.refusals", "host.saving", "host.word_preview"),
     *("host.words", "host.xyz", "ui"),
 )

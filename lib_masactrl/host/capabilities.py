@@ -5,7 +5,9 @@ Imports nothing of the WebUI, so that it can be asked at load time, before impor
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
+from collections.abc import Callable
 from typing import Any
 
 from lib_masactrl.errors import UnsupportedHostError
@@ -36,6 +38,20 @@ def forge_part(sd_model: Any, name: str) -> Any:
     ``None`` on AUTOMATIC1111, whose checkpoints are one `ldm` or `sgm` module.
     """
     return getattr(getattr(sd_model, "forge_objects", None), name, None)
+
+
+def forge_evaluation() -> tuple[Callable[..., Any], Callable[..., Any]]:
+    """The two functions by which samplers of the Forge family ask a network: Forge's own, else those of its forks.
+
+    The first turns a conditioning into the form that the second takes; the second is ``calc_cond_uncond_batch(network,
+    cond, uncond, x, sigmas, options)`` and gives the estimates of the clean latents for both.
+    """
+    if importlib.util.find_spec("backend"):
+        sampling = importlib.import_module("backend.sampling.sampling_function")
+        return sampling.compile_conditions, sampling.calc_cond_uncond_batch
+    compiling = importlib.import_module("modules_forge.forge_sampler")
+    sampling = importlib.import_module("ldm_patched.modules.samplers")
+    return compiling.cond_from_a1111_to_patched_ldm, sampling.calc_cond_uncond_batch
 
 
 def is_loaded(sd_model: Any) -> bool:

@@ -62,7 +62,7 @@ class BranchGuidance:
         self._settings = settings
         self._branches = branches
         self._layout = layout
-        self._script = _controlnet_script(p)
+        self._script = controlnet_script(p)
         if self._script is None and settings.control_guides != MasaCtrlSettings().control_guides:
             raise SettingsError(
                 f"MasaCtrl: control_guides is {settings.control_guides!r}, but no ControlNet extension is active; "
@@ -180,9 +180,10 @@ def silenced(p: Any) -> Iterator[None]:
 
     Mikubill's extension adds its control to every U-Net call unless a unit is stopped, which it decides anew at each
     step of sampling; its IP-Adapter and LLLite ask the U-Net how far sampling has come (``hook.py``,
-    ``guidance_schedule_handler``). On Forge, control is handed to each call explicitly.
+    ``guidance_schedule_handler``). On Forge, control is handed to
+    each call explicitly; see :mod:`forge_network` for units that patch the U-Net.
     """
-    network = getattr(_controlnet_script(p), "latest_network", None)
+    network = getattr(controlnet_script(p), "latest_network", None)
     stopped = [(unit, "guidance_stopped", True) for unit in getattr(network, "control_params", None) or []]
     unet = getattr(network, "model", None)
     past_the_end = [] if unet is None else [(unet, "current_sampling_percent", 2.0)]
@@ -193,7 +194,8 @@ def silenced(p: Any) -> Iterator[None]:
         yield
 
 
-def _controlnet_script(p: Any) -> Any:
+def controlnet_script(p: Any) -> Any:
+    """The script of whichever ControlNet extension is active in the request, or ``None``."""
     for script in getattr(getattr(p, "scripts", None), "alwayson_scripts", ()):
         if str(script.title()).lower() == "controlnet":
             return script

@@ -1,8 +1,8 @@
 """The loaded checkpoint as inversion needs it: noise levels, text conditioning, its estimate of the clean latent.
 
 AUTOMATIC1111 keeps `ldm` and `sgm` models with an ``apply_model`` in variance-preserving coordinates, which
-k-diffusion's wrappers turn into an estimate; the Forge family keeps a patcher, whose ``apply_model`` takes a noise
-level and gives the estimate itself.
+k-diffusion's wrappers turn into an estimate; the Forge family keeps a patcher, which is asked as its samplers ask it,
+by noise level, and gives the estimate itself.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import torch
 from modules import prompt_parser, shared
 from torch import Tensor
 
-from lib_masactrl.host.capabilities import forge_part
+from lib_masactrl.host.capabilities import forge_evaluation, forge_part
 from lib_masactrl.inversion import Denoise, NoiseSchedule
 
 #: The text conditioning (rows, tokens, channels) or, in SDXL, a mapping that also holds ``vector``, at a noise level.
@@ -30,15 +30,18 @@ def noise_schedule(sd_model: Any) -> NoiseSchedule:
     return NoiseSchedule(predictor.sigmas.double().cpu().tolist())
 
 
-def denoiser(sd_model: Any, cond_at: CondAt, image_cond: Tensor) -> Denoise:
+def denoiser(sd_model: Any, cond_at: CondAt, image_cond: Tensor, options: Mapping[str, Any]) -> Denoise:
     """The loaded model at guidance 1.
 
     Args:
         cond_at: conditioning of the rows at a noise level.
         image_cond: the host's image conditioning of the rows; models that are not for inpainting ignore it.
+        options: those of the patched network; see :func:`~lib_masactrl.host.forge_network.network_options`.
     """
     patcher = forge_part(sd_model, "unet")
-    return _of_apply_model(sd_model, cond_at, image_cond) if patcher is None else _of_patcher(patcher, cond_at)
+    if patcher is None:
+        return _of_apply_model(sd_model, cond_at, image_cond)
+    return _of_patcher(patcher, cond_at, options)
 
 
 def _of_apply_model(sd_model: Any, cond_at: CondAt, image_cond: Tensor) -> Denoise:
@@ -61,13 +64,13 @@ def _of_apply_model(sd_model: Any, cond_at: CondAt, image_cond: Tensor) -> Denoi
     return denoise
 
 
-def _of_patcher(patcher: Any, cond_at: CondAt) -> Denoise:
+def _of_patcher(patcher: Any, cond_at: CondAt, options: Mapping[str, Any]) -> Denoise:
+    compiled, evaluated = forge_evaluation()
+
     def denoise(x: Tensor, sigma: float) -> Tensor:
-        cond = cond_at(sigma)
-        text, more = (cond["crossattn"], {"y": cond["vector"]}) if isinstance(cond, Mapping) else (cond, {})
-        # With little memory the text encoder, and what it gave, is on the CPU.
-        given = {name: tensor.to(x.device) for name, tensor in {"c_crossattn": text, **more}.items()}
-        estimate: Tensor = patcher.model.apply_model(x, x.new_full((len(x),), sigma), **given)
+        # As a sampler's call without an unconditional part, and without ControlNet's signals.
+        cond, sigmas = compiled(cond_at(sigma)), x.new_full((len(x),), sigma)
+        estimate: Tensor = evaluated(patcher.model, cond, None, x, sigmas, options)[0]
         return estimate.float()
 
     return denoise

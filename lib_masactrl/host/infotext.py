@@ -87,9 +87,9 @@ def clear_reconstruction(p: Any) -> None:
         p.extra_generation_params.pop(key, None)
 
 
-def write_reconstruction(p: Any, decibels: float, unrectified: float | None) -> None:
-    """Write how well the source of a real image kept it, and plain sampling from the inverted noise, if checked."""
-    p.extra_generation_params[_PSNR] = f"{decibels:.1f} dB"
+def write_reconstruction(p: Any, decibels: float | None, unrectified: float | None) -> None:
+    """Write how well the source of a real image kept it, if known, and plain sampling from its noise, if checked."""
+    p.extra_generation_params[_PSNR] = "unknown" if decibels is None else f"{decibels:.1f} dB"
     if unrectified is not None:
         p.extra_generation_params[_UNRECTIFIED] = f"{unrectified:.1f} dB"
 

@@ -23,7 +23,7 @@ def configure_cache() -> None:
     CACHE.configure(mebibytes * 2**20, Path(paths.data_path) / "cache" / "masactrl" if on_disk else None)
 
 
-def trajectory_key(p: Any, picture: Tensor, path: tuple[float, ...], refinements: int, conds: list[Any]) -> str:
+def trajectory_key(p: Any, picture: Tensor, path: tuple[float, ...], refinements: int, asked: list[Any]) -> str:
     """The key of everything that a trajectory depends on.
 
     Args:
@@ -32,7 +32,7 @@ def trajectory_key(p: Any, picture: Tensor, path: tuple[float, ...], refinements
             encodes.
         path: the noise levels to invert through.
         refinements: of each step.
-        conds: the conditioning of the inversion.
+        asked: what the inversion asks: the patched network and the conditionings.
     """
     file = Path(getattr(getattr(shared.sd_model, "sd_checkpoint_info", None), "filename", ""))
     written = file.stat().st_mtime_ns if file.is_file() else 0
@@ -49,6 +49,6 @@ def trajectory_key(p: Any, picture: Tensor, path: tuple[float, ...], refinements
             # Forge main: the chosen VAE and text encoders, and how the U-Net's weights are stored.
             *(option("forge_additional_modules"), option("forge_unet_storage_dtype")),
             *(sorted(networks.items()), p.get_token_merging_ratio(), refinements),
-            *(option("sd_hypernetwork"), option("enable_quantization"), *conds),
+            *(option("sd_hypernetwork"), option("enable_quantization"), *asked),
         ]
     )

@@ -20,6 +20,7 @@ from lib_masactrl.branches import Branch
 from lib_masactrl.host.capabilities import forge_part
 from lib_masactrl.host.controlnet import silenced
 from lib_masactrl.host.denoising import Conditioning, denoiser, noise_schedule, rows_of
+from lib_masactrl.host.forge_network import network_key, network_options
 from lib_masactrl.host.kept_trajectories import CACHE, configure_cache, trajectory_key
 from lib_masactrl.host.sampler_levels import Levels, sampler_levels
 from lib_masactrl.inversion import (
@@ -40,6 +41,11 @@ _CHURN = 2**0.5
 
 #: PSNR in dB under which a source is visibly not its picture.
 _POOR = 25.0
+
+_UNCHECKED = (
+    "MasaCtrl: the inversion was not checked, as there is nothing to compare with: the WebUI encoded the picture with "
+    "TAESD, or in tiles. Set 'VAE type for encode' to Full in Settings, or choose a smaller size."
+)
 
 
 def encoder_of(sd_model: Any) -> nn.Module | None:
@@ -128,6 +134,11 @@ class RealImage:
                 x[row, : len(latent)] = latent.to(x)
         return x
 
+    @property
+    def is_checked(self) -> bool:
+        """Whether to sample the pictures back: it is asked for, and there are pictures to compare with."""
+        return self._settings.check_inversion and self._pictures is not None
+
     def reconstruction(self, decoded: list[Tensor]) -> float | None:
         """How well the sources kept their pictures, in dB; ``None`` where the pictures are not known.
 
@@ -138,20 +149,24 @@ class RealImage:
 
     def sampled_back(self) -> float | None:
         """The same of plain sampling from the inverted noise; ``None`` where that was not checked."""
-        if not self._settings.check_inversion or not self._trajectories or self._pictures is None:
+        if not self.is_checked or not self._trajectories:
             return None
         groups = [self._branches[row].group for row in self._source_rows]
         latents = [latent for group in groups if (latent := self._trajectories[group].returned) is not None]
         pictures = {latent: self._decoded(latent) for latent in set(latents)}  # equal pictures share one
         return self._likeness([pictures[latent] for latent in latents])
 
-    def advice(self, decibels: float, sampled_back: float | None) -> str | None:
+    def advice(self, decibels: float | None, sampled_back: float | None) -> str | None:
         """One line for a source that is visibly not its picture, or for an inversion from which none would be.
+
+        And for a check that was asked for in vain.
 
         Args:
             decibels: what :meth:`reconstruction` tells.
             sampled_back: what :meth:`sampled_back` tells.
         """
+        if decibels is None:
+            return _UNCHECKED if self._settings.check_inversion else None
         if decibels < _POOR and self._settings.rectify:
             return (
                 f"MasaCtrl: the source keeps its picture at {decibels:.1f} dB only. The VAE loses that much: try a "
@@ -205,7 +220,9 @@ class RealImage:
         configure_cache()
         self._levels = sampler_levels(model, sampler, x, options, self._schedule())
         path, conds = self._path(), Conditioning(model, self._levels.primary)
-        keys = {row: self._key(row, path, conds.of_row(row)) for row in self._source_rows}
+        options = network_options(self._p, shared.sd_model)
+        network = network_key(shared.sd_model, options)
+        keys = {row: self._key(row, path, [network, *conds.of_row(row)]) for row in self._source_rows}
         rows: dict[str, int] = {}  # equal pictures share one
         for row, key in keys.items():
             rows.setdefault(key, row)
@@ -219,7 +236,7 @@ class RealImage:
             self.doing = said
             own = [rows[key] for key in asked]
             image_cond = rows_of(model.sampler.sampler_extra_args["image_cond"], own)
-            return _watched(denoiser(shared.sd_model, conds.at(own), image_cond), count, said)
+            return _watched(denoiser(shared.sd_model, conds.at(own), image_cond, options), count, said)
 
         missing = [key for key in rows if key not in found]
         if missing:
@@ -231,7 +248,7 @@ class RealImage:
                 found[key] = SourceTrajectory(inverted.sigmas, own)
                 CACHE.put(key, found[key])
         unchecked = [key for key in rows if found[key].returned is None]
-        if unchecked and self._settings.check_inversion:
+        if unchecked and self.is_checked:
             start = torch.cat([found[key].start for key in unchecked]).to(x.device)
             with watched(unchecked, steps, "checking the inversion") as denoise:
                 returned = sample_back(start, path, denoise).cpu()
@@ -255,9 +272,9 @@ class RealImage:
             self._schedules[id(model)] = noise_schedule(model)
         return self._schedules[id(model)]
 
-    def _key(self, row: int, path: tuple[float, ...], conds: list[Any]) -> str:
+    def _key(self, row: int, path: tuple[float, ...], asked: list[Any]) -> str:
         picture = self._pictures[row] if self._pictures is not None else self._p.init_latent[row]
-        return trajectory_key(self._p, picture, path, self._settings.inversion_refinements, conds)
+        return trajectory_key(self._p, picture, path, self._settings.inversion_refinements, asked)
 
 
 @contextmanager

@@ -170,10 +170,7 @@ def _report_reconstruction(p: Any, image: RealImage, decoded: list[Any]) -> None
         if image.evaluations is None:
             p.comment(f"MasaCtrl: interrupted while {image.doing}, so that batch holds no edit.")
         return
-    decibels = image.reconstruction(decoded)
-    if decibels is None:
-        return
-    unrectified = image.sampled_back()
+    decibels, unrectified = image.reconstruction(decoded), image.sampled_back()
     infotext.write_reconstruction(p, decibels, unrectified)
     advice = image.advice(decibels, unrectified)
     if advice:

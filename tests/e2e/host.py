@@ -27,6 +27,7 @@ OVERRIDDEN = [
     *("batch_cond_uncond", "pad_cond_uncond", "eta_noise_seed_delta", "img2img_color_correction", "return_grid"),
     *("grid_save", "token_merging_ratio", "hypertile_enable_unet", "hypertile_enable_unet_secondpass"),
     *("sd_unet", "img2img_extra_noise", "enable_quantization", "sd_vae", "CLIP_stop_at_last_layers"),
+    "sd_vae_encode_method",
 ]
 FLAGS = [
     *("--skip-prepare-environment", "--skip-torch-cuda-test", "--skip-python-version-check", "--skip-version-check"),

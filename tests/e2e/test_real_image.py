@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from .client import Client, HttpError, Pixels, decoded, largest_difference, same
+from .client import Client, HttpError, Pixels, decoded, fault, largest_difference, same
 from .real_images import KEPT, asked, decibels, edit, inversion_calls, said
 
 SAMPLERS = ["DDIM", "Euler", "DPM++ 2M", "DPM++ SDE", "Heun", "UniPC"]
@@ -124,6 +124,16 @@ def test_a_check_tells_what_a_free_source_keeps(client: Client, paints: bool, ph
     unrectified = float(said(checked, "PSNR unrectified").removesuffix(" dB"))
     assert abs(unrectified - decibels(free)) <= 0.1
     assert decibels(checked) > unrectified + 0.3 or not paints
+
+
+def test_a_check_without_a_picture_is_not_made(client: Client, photograph: Pixels) -> None:
+    """TAESD encodes the picture beside the checkpoint's own encoder, where nothing sees it."""
+    base = fault(asked(photograph, override_settings={"sd_vae_encode_method": "TAESD"}), taesd=True)
+    result = edit(client, base, source_prompt="by TAESD", check_inversion=True)
+    assert said(result, "inversion") == "8 U-Net calls" and inversion_calls(client) == 8
+    assert said(result, "PSNR") == "unknown" and "unrectified" not in result.infotexts[0]
+    again = edit(client, base, source_prompt="by TAESD", check_inversion=True)
+    assert said(again, "inversion") == KEPT and same(again.images, result.images)
 
 
 def test_churn_goes_above_the_start(client: Client, photograph: Pixels) -> None:

@@ -2,9 +2,10 @@
 
 import importlib
 import importlib.util
+from pathlib import Path
 
 import torch
-from modules import sd_unet
+from modules import paths_internal, sd_unet, sd_vae_taesd
 
 _FLUX = {
     **{"in_channels": 4, "vec_in_dim": 8, "context_in_dim": 8, "hidden_size": 32, "mlp_ratio": 1.0, "num_heads": 2},
@@ -33,6 +34,13 @@ def unet_of(model):
 def make_network(name):
     module, kind, arguments = NETWORKS[name]
     return getattr(importlib.import_module(module), kind)(**arguments)
+
+
+def write_taesd():
+    """A TAESD encoder of random weights where the host looks for one before it downloads it."""
+    file = Path(paths_internal.models_path) / "VAE-taesd" / "taesd_encoder.pth"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    torch.save(sd_vae_taesd.encoder().state_dict(), file)
 
 
 def networks():

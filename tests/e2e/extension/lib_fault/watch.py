@@ -6,10 +6,10 @@ import sys
 
 import numpy
 import torch
-from modules import shared
+from modules import processing, shared
 from torch.nn.modules.module import register_module_forward_pre_hook
 
-from lib_fault.networks import holder_of, make_network, unet_of
+from lib_fault.networks import holder_of, make_network, unet_of, write_taesd
 
 
 class Fault(Exception):
@@ -27,6 +27,7 @@ class Watch:
     def __init__(self):
         self.rows: list[int] = []
         self.calls: list[dict[str, numpy.ndarray]] = []
+        self.round_trips: numpy.ndarray | None = None
 
     def clear(self):
         self.traces = None
@@ -50,6 +51,8 @@ class Watch:
             self.traces = []
         if "network" in wanted:
             self.replace_network(wanted["network"])
+        if wanted.get("taesd"):
+            write_taesd()
         if "low_memory" in wanted:
             self.run_short_of_memory(wanted["low_memory"])
         if wanted.get("count"):
@@ -114,6 +117,19 @@ watch = Watch()
 def keep_denoised(params):
     if watch.traces is not None:
         watch.traces.append(params.x.detach().float().cpu().numpy().copy())
+
+
+def keep_round_trips(p):
+    """Of the init images, as they were encoded, by the steps that the host takes for its results."""
+    decoded = processing.decode_latent_batch(p.sd_model, p.init_latent, target_device=torch.device("cpu"))
+    pictures = [255.0 * torch.clamp((one.float() + 1) / 2, 0, 1).permute(1, 2, 0).numpy() for one in decoded]
+    watch.round_trips = numpy.stack(pictures).astype(numpy.uint8)
+
+
+def round_trips():
+    file = io.BytesIO()
+    numpy.savez(file, pictures=watch.round_trips)
+    return {"npz": base64.b64encode(file.getvalue()).decode("ascii")}
 
 
 def trace():

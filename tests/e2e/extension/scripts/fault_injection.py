@@ -10,6 +10,8 @@ Idle (no argument) it touches no request. Over the API its one argument is an ob
   an img2img result depends on the request before it, without MasaCtrl too; visible with an untrained encoder.)
 * ``network``: the loaded checkpoint gets a small network of another family, by its name in ``lib_fault.networks``, in
   the place of its U-Net, until the next request;
+* ``round_trips``: keep what the host's autoencoder makes of the init images, for ``GET /fault/round_trips``;
+* ``taesd``: give the host an encoder of that kind, of random weights, so that it downloads none;
 * ``low_memory``: let the Forge family believe that no more rows than these fit into one U-Net call, so that it
   evaluates cond and uncond apart (AUTOMATIC1111 has an option for that);
 * ``trace``: keep the denoised latents of every denoiser evaluation, for ``GET /fault/trace``;
@@ -28,7 +30,7 @@ import torch
 from modules import script_callbacks, scripts, shared
 
 from lib_fault import leftovers, networks, prompt_words, settings
-from lib_fault.watch import calls, keep_denoised, rows, trace, watch
+from lib_fault.watch import calls, keep_denoised, keep_round_trips, round_trips, rows, trace, watch
 
 
 class FaultScript(scripts.Script):
@@ -50,6 +52,10 @@ class FaultScript(scripts.Script):
 
     def postprocess(self, p, processed, wanted=None):
         watch.unhook()
+
+    def postprocess_batch(self, p, wanted=None, **kwargs):
+        if isinstance(wanted, dict) and wanted.get("round_trips"):
+            keep_round_trips(p)
 
     def process(self, p, wanted=None):
         watch.clear()
@@ -74,7 +80,7 @@ def reload_ui():
 
 def add_routes(_, app):
     settings.find_api(app)
-    asked = (leftovers.hooks, leftovers.memory, settings.axes, trace, calls, rows, networks.networks)
+    asked = (leftovers.hooks, leftovers.memory, settings.axes, trace, calls, rows, round_trips, networks.networks)
     told = (settings.infotext, settings.paste, settings.script_args, settings.batch, prompt_words.words, reload_ui)
     for routes, method in ((asked, "GET"), (told, "POST")):
         for route in routes:
