@@ -12,7 +12,7 @@ from typing import Any
 
 from modules import shared
 
-from lib_masactrl.errors import MasaCtrlError, UnsupportedCombinationError, UnsupportedModelError
+from lib_masactrl.errors import MasaCtrlError, SettingsError, UnsupportedCombinationError, UnsupportedModelError
 from lib_masactrl.host import infotext
 from lib_masactrl.host.batch import BranchBatch
 from lib_masactrl.host.capabilities import has_infotext_per_image
@@ -57,7 +57,10 @@ def begin(p: Any, args: tuple[Any, ...]) -> None:
     settings = MasaCtrlSettings.from_args(args, getattr(p, OVERRIDES, None))
     if not settings.enabled:
         return
-    settings = settings.with_source_settled(image_given=any(getattr(p, "init_images", None) or []))
+    image_given = any(getattr(p, "init_images", None) or [])
+    if hasattr(p, "init_images") and not image_given:  # the host would fail over it, without a word of what is missing
+        raise SettingsError("MasaCtrl: img2img was given no picture; give one, or use txt2img.")
+    settings = settings.with_source_settled(image_given)
     batch = BranchBatch(settings)
     setattr(p, BATCH, batch)
     batch.enlarge(p)

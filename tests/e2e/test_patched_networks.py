@@ -17,7 +17,7 @@ PATCHING = ["freeu", "kohya hrfix", "selfattentionguidance", "perturbedattention
 #: Those whose patches are in the network; the others ask it once more, besides.
 MOVING = ["freeu", "kohya hrfix"]
 STEPS = 3
-#: 96 px: FreeU divides by a range over the pixels of the lowest resolution. Kohya HRFix acts at high noise levels alone.
+#: 96 px: FreeU divides by a range over the pixels of the lowest resolution. Kohya HRFix acts at high levels alone.
 LARGE: dict[str, Any] = {"width": 96, "height": 96, "steps": STEPS}
 
 

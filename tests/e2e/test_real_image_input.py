@@ -46,11 +46,29 @@ def test_one_pixel(client: Client) -> None:
     assert len(edit(client, asked(pixel)).images) == 2
 
 
-@pytest.mark.parametrize("text", ["", "no picture", None], ids=["empty", "text", "none"])
-def test_what_is_no_picture(client: Client, text: str | None) -> None:
-    with pytest.raises(HttpError) as refusal:
-        edit(client, {**asked(""), "init_images": [text]})
-    assert 400 <= refusal.value.status < 600
+@pytest.mark.parametrize(
+    ("pictures", "status", "message"),
+    [
+        (None, 404, "Init image not found"),
+        ([], 422, "img2img was given no picture"),
+        ([""], 500, "Invalid encoded image"),
+        (["no picture"], 500, "Invalid encoded image"),
+        ([None], 500, "'NoneType' object has no attribute 'startswith'"),
+    ],
+    ids=["none", "empty", "empty-text", "text", "null"],
+)
+def test_no_picture(client: Client, pictures: list[Any] | None, status: int, message: str) -> None:
+    """The host reads the request first, and answers all but the empty list itself, in words of its own."""
+    for settings in (
+        {},
+        {"source_prompt": "a cat"},
+        {"source": "image"},
+        {"source": "prompt", "source_prompt": "a cat"},
+    ):
+        with pytest.raises(HttpError) as refusal:
+            edit(client, {**asked(""), "init_images": pictures}, **settings)
+        assert refusal.value.status == status
+        assert message in refusal.value.body
 
 
 def test_a_truncated_file(client: Client, photograph: Pixels) -> None:
