@@ -17,6 +17,7 @@ LIBRARY = ROOT / "lib_masactrl"
 ALLOWED = {
     "version": set(),
     "errors": set(),
+    "bit_depth": set(),
     "branch_guidance": {"errors"},
     "setting_kinds": {"errors", "branch_guidance"},
     "settings": {"errors", "branch_guidance", "setting_kinds"},

@@ -14,6 +14,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from lib_masactrl.bit_depth import in_eight_bits
 from lib_masactrl.branches import Branch, branches_in_batch
 from lib_masactrl.errors import UnsupportedCombinationError
 from lib_masactrl.masks import ForegroundMasks
@@ -65,7 +66,7 @@ class BranchBatch:
         """
         self._original = {name: getattr(p, name) for name in _RESTORED if hasattr(p, name)}
         self._groups_per_batch = int(p.batch_size)
-        images = getattr(p, "init_images", None) or []
+        images = [_read(image) for image in getattr(p, "init_images", None) or []]
         if len(images) > 1:
             # The host shrinks a larger batch to the number of init images (img2img `init`); do so before enlarging.
             if len(images) > self._groups_per_batch:
@@ -75,6 +76,8 @@ class BranchBatch:
                 )
             self._groups_per_batch = len(images)
             p.init_images = [images[branch.group] for branch in self._branches_of(self._groups_per_batch)]
+        elif images:
+            p.init_images = images
         p.batch_size = self._groups_per_batch * (self.settings.targets + 1)
         if self._groups_per_batch * p.n_iter == 1:
             p.do_not_save_grid = True
@@ -182,6 +185,11 @@ class BranchBatch:
 
 def _of_branch(prompts: list[str], branch: Branch) -> str:
     return prompts[-1] if branch.target is None else prompts[branch.target]
+
+
+def _read(image: Any) -> Any:
+    """An init image as the user sees it: the host would make a grey one of 16 bits white."""
+    return in_eight_bits(image) if isinstance(image, Image.Image) else image
 
 
 def _network(tag: str) -> str:

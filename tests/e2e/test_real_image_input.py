@@ -19,7 +19,7 @@ def picture_file(mode: str, kind: str = "PNG", **options: Any) -> str:
     """The base64 of a 64x64 picture in some mode and format."""
     ramp = numpy.linspace(0, 255, 64 * 64).reshape(64, 64)
     if mode == "I;16":
-        image = Image.fromarray((ramp * 257).astype(numpy.uint16))
+        image = Image.fromarray(ramp.astype(numpy.uint16) * 257)
     else:
         image = Image.fromarray(ramp.astype(numpy.uint8)).convert("RGB").convert(mode)
     file = io.BytesIO()
@@ -31,6 +31,14 @@ def picture_file(mode: str, kind: str = "PNG", **options: Any) -> str:
 def test_every_kind_of_picture(client: Client, mode: str) -> None:
     result = edit(client, asked(picture_file(mode)))
     assert len(result.images) == 2 and decibels(result) > 5
+
+
+def test_sixteen_bits_are_scaled_not_clipped(client: Client) -> None:
+    """By itself the host makes such a picture white."""
+    edit(client, asked(picture_file("L")), source_prompt="grey")
+    deep = edit(client, asked(picture_file("I;16")), source_prompt="grey")
+    assert said(deep, "inversion") == KEPT  # the very pixels
+    assert deep.images[-1].std() > 20
 
 
 def test_an_animation_gives_its_first_frame(client: Client) -> None:

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from PIL import Image, ImageOps
 
+from lib_masactrl.bit_depth import in_eight_bits
 from lib_masactrl.errors import SettingsError
 
 log = logging.getLogger(__name__)
@@ -42,15 +43,12 @@ def read_picture(path: Path) -> Image.Image:
 
 
 def _to_rgb(picture: Image.Image) -> Image.Image:
-    if picture.mode.startswith("I"):  # 16-bit greyscale, which Pillow would clip at 255 instead of scaling it
-        values = np.asarray(picture).astype(np.int64).clip(0, 65535)
-        return Image.fromarray((values / 257).round().astype(np.uint8)).convert("RGB")
     if picture.mode == "F":
         raise ValueError("its values are floating-point numbers, whose range is not known")
     if picture.has_transparency_data:
         above = picture.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", above.size, _BACKGROUND), above).convert("RGB")
-    return picture.convert("RGB")
+    return in_eight_bits(picture).convert("RGB")
 
 
 def fitting_size(picture: Image.Image, multiple: int, width: int | None, height: int | None) -> tuple[int, int]:
