@@ -2,6 +2,7 @@
 // and the layers of the loaded model. Reads the WebUI's fields; writes into elements of ours only.
 (function() {
     const TABS = ["txt2img", "img2img"];
+    const SOON = 1000, SELDOM = 5000; // milliseconds
     let model = null;
 
     function element(tab, key) {
@@ -30,18 +31,27 @@
 
     function description(steps, start, end, layer) {
         const last = Math.min(end, steps);
-        if (last <= start) {
-            return filled("Nothing is controlled: start step {0}, but {1} steps are sampled.", start, last);
+        if (start > steps) {
+            return filled("Will be refused: start step {0}, but {1} steps are sampled.", start, steps);
+        }
+        if (end < start) {
+            return filled("Will be refused: end step {0} is before start step {1}.", end, start);
+        }
+        if (last === start) {
+            return filled("Nothing is controlled: control begins at step {0} and ends before step {1}.", start, last);
         }
         const inSteps = filled("Control acts in steps {0} to {1} of {2}", start, last - 1, steps);
         if (!model) {
-            return `${inSteps}.`;
+            return filled("{0}; its layers are known once the model is loaded.", inSteps);
         }
         if (model.refusal) {
             return model.refusal;
         }
         const layers = model.self_attention_layers;
-        if (layer >= layers) {
+        if (layer > layers) {
+            return filled("Will be refused: start layer {0}, but the model has {1} layers.", layer, layers);
+        }
+        if (layer === layers) {
             return filled("Nothing is controlled: start layer {0}, but the model has {1} layers.", layer, layers);
         }
         return `${inSteps}${filled(", layers {0} to {1} of {2} ({3}).", layer, layers - 1, layers, model.family)}`;
@@ -94,11 +104,25 @@
         TABS.forEach(describe);
     }
 
+    let asked = 0; // when, in milliseconds
     async function askForModel() {
+        asked = Date.now();
         const answer = await fetch("./masactrl/status");
         if (answer.ok) {
             model = (await answer.json()).model;
             refresh();
+        }
+    }
+
+    let checkpoint = null;
+    /** The page has changed: ask if another model was chosen, or if the chosen one may be known by now. */
+    function followModel() {
+        const chosen = gradioApp().querySelector(".model_selection input, #setting_sd_model_checkpoint input")?.value;
+        if (chosen && chosen !== checkpoint) {
+            checkpoint = chosen;
+            setTimeout(askForModel, SOON); // the server hears of it after the page does
+        } else if (!model && Date.now() - asked > SELDOM) {
+            askForModel();
         }
     }
 
@@ -114,5 +138,8 @@
         askForModel();
     });
     onOptionsChanged(askForModel); // the checkpoint is one of the options
-    onAfterUiUpdate(refresh); // a paste changes fields without an event of theirs
+    onAfterUiUpdate(() => {
+        refresh(); // a paste changes fields without an event of theirs
+        followModel();
+    });
 })();

@@ -11,7 +11,7 @@ from modules.ui_components import InputAccordion
 
 from lib_masactrl.errors import SettingsError
 from lib_masactrl.host import infotext, word_preview
-from lib_masactrl.host.model import loaded_model
+from lib_masactrl.host.model import chosen_model
 from lib_masactrl.host.recipes import ControlNetRecipes
 from lib_masactrl.presets import PRESETS, Preset, start_layer
 from lib_masactrl.setting_kinds import (
@@ -182,7 +182,7 @@ def _connect_presets(buttons: Mapping[Preset, Any], components: Mapping[str, Any
 
 
 def _window_of(preset: Preset) -> tuple[int, str]:
-    model = loaded_model()
+    model = chosen_model()
     layer = start_layer(preset, model.layers if model else None)
     return preset.start_step, "" if layer is None else str(layer)
 

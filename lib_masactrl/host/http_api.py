@@ -8,7 +8,7 @@ from modules import shared
 
 from lib_masactrl.host.capabilities import host_name
 from lib_masactrl.host.kept_trajectories import CACHE, CACHE_MIB, CACHE_ON_DISK
-from lib_masactrl.host.model import loaded_model
+from lib_masactrl.host.model import chosen_model
 from lib_masactrl.schedule import default_start_layer
 from lib_masactrl.settings import SETTINGS
 from lib_masactrl.version import VERSION
@@ -26,8 +26,8 @@ def version() -> dict[str, Any]:
 
 
 def status() -> dict[str, Any]:
-    """The host, the loaded model (``null`` before it is loaded) and the cache of inverted images."""
-    model = loaded_model()
+    """The host, the chosen model (``null`` if neither memory nor its file tells) and the cache of inverted images."""
+    model = chosen_model()
     return {
         "version": VERSION,
         "host": host_name(),
@@ -38,6 +38,7 @@ def status() -> dict[str, Any]:
             "self_attention_layers": model.layers,
             "automatic_start_layer": default_start_layer(model.layers),
             "refusal": model.refusal,
+            "loaded": model.loaded,
         },
         "cache": {
             "limit_mib": getattr(shared.opts, CACHE_MIB),

@@ -53,8 +53,41 @@ def test_window_follows_steps_presets_and_model(opened: Callable[..., Any], laye
     page.locator("#masactrl_txt2img_preset_strong").click()
     expect.to_have_text(re.compile(rf"steps 2 to 5 of 6, layers {7 if layers == 16 else 34} to"))
     page.locator("#masactrl_txt2img_preset_gentle").click()
-    expect.to_have_text("Nothing is controlled: start step 8, but 6 steps are sampled.")
+    expect.to_have_text("Will be refused: start step 8, but 6 steps are sampled.")
     screenshot(page.locator("#masactrl_txt2img_enabled"), "window")
+
+
+def test_the_model_is_known_before_it_is_loaded(opened: Callable[..., Any], client: Client, layers: int) -> None:
+    """The Forge family loads a checkpoint when it is needed; its file tells enough."""
+    before = client.get("/sdapi/v1/options")["sd_model_checkpoint"]
+    client.post("/sdapi/v1/options", {"sd_model_checkpoint": "second"})
+    try:
+        known = client.get("/masactrl/status")["model"]
+        assert known["family"] == "SD 1" and known["self_attention_layers"] == layers
+        assert known["loaded"] is (client.get("/masactrl/status")["host"] == "AUTOMATIC1111")
+        page = opened()
+        open_accordion(page, "txt2img")
+        said = re.compile(rf"layers \d+ to {layers - 1} of {layers} ")
+        sync_api.expect(window_line(page, "txt2img")).to_have_text(said)
+    finally:
+        client.post("/sdapi/v1/options", {"sd_model_checkpoint": before})
+        client.txt2img(request())  # loads it
+
+
+def test_a_model_chosen_in_the_page_is_followed(opened: Callable[..., Any]) -> None:
+    """The page asks again about the model: here it is told of another than there is."""
+    page = opened()
+    open_accordion(page, "txt2img")
+    other = {"family": "SDXL", "self_attention_layers": 70, "automatic_start_layer": 44, "refusal": "", "loaded": False}
+    page.route("**/masactrl/status", lambda route: route.fulfill(json={"model": other}))
+    checkpoint = page.locator(".model_selection, #setting_sd_model_checkpoint").locator("input")
+    before = checkpoint.input_value()
+    for name in ("second", before):
+        checkpoint.click()
+        checkpoint.fill(name)
+        checkpoint.press("Enter")
+    sync_api.expect(window_line(page, "txt2img")).to_have_text(re.compile("layers 44 to 69 of 70 .SDXL."))
+    sync_api.expect(checkpoint).to_have_value(before)
 
 
 def test_window_follows_the_denoising_strength(opened: Callable[..., Any], client: Client) -> None:
