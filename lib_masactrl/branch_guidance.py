@@ -99,7 +99,7 @@ def first_targets(pictures: Mapping[int, int], targets: int) -> dict[int, int]:
 
 def _uneven(number: int, pictures: int, targets: int) -> SettingsError:
     return SettingsError(
-        f"MasaCtrl: control_guides says 'each' up to ControlNet unit {number}, but there are {pictures} control "
+        f"control_guides says 'each' up to ControlNet unit {number}, but there are {pictures} control "
         f"pictures for {targets} targets; give one per target, in order: in one unit (Multi-Inputs, Batch "
         "Upload), or in as many units with one picture each."
     )
@@ -122,6 +122,4 @@ def _guidance(text: str) -> Guidance:
 
 
 def _refusal(text: str) -> SettingsError:
-    return SettingsError(
-        f"MasaCtrl: control_guides has {text.strip()[:60]!r}, but it takes {ALLOWED}; correct control_guides."
-    )
+    return SettingsError(f"control_guides has {text.strip()[:60]!r}, but it takes {ALLOWED}; correct control_guides.")

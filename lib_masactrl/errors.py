@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 
+def told(message: str) -> str:
+    """``message`` as users read it, who see those of the host and of other extensions beside it."""
+    return f"MasaCtrl: {message}"
+
+
 class MasaCtrlError(Exception):
-    """Base of every error raised by this package.
+    """Base of every error raised by this package, whose text is ``message`` as :func:`told`.
 
     ``status_code`` and ``detail`` are *instance* attributes because the WebUI's API error handler builds its HTTP
     answer from ``vars(error)`` (A1111 ``modules/api/api.py``, ``handle_exception``): a refusal is then answered with
@@ -12,9 +17,10 @@ class MasaCtrlError(Exception):
     """
 
     def __init__(self, message: str) -> None:
-        super().__init__(message)
+        super().__init__(told(message))
+        self.message = message
         self.status_code = 422
-        self.detail = message
+        self.detail = str(self)
 
 
 class SettingsError(MasaCtrlError, ValueError):

@@ -84,7 +84,7 @@ def _is_cross_only(block: nn.Module) -> bool:
 def _numbered(unet: nn.Module, kind: str, blocks: list[tuple[str, nn.Module]]) -> tuple[AttentionLayer, ...]:
     if not blocks:
         raise UnsupportedModelError(
-            f"MasaCtrl: {type(unet).__name__} has no U-Net {'self' if kind == 'attn1' else 'cross'}-attention layers. "
+            f"{type(unet).__name__} has no U-Net {'self' if kind == 'attn1' else 'cross'}-attention layers. "
             "It works on Stable Diffusion 1.x, 2.x and SDXL; load such a checkpoint or disable MasaCtrl."
         )
     return tuple(

@@ -97,7 +97,7 @@ class ForegroundWords:
     def __post_init__(self) -> None:
         if not (self.source or self.target):
             raise SettingsError(
-                "MasaCtrl: mask is 'words', but source_words and target_words are empty; name what the foreground is "
+                "mask is 'words', but source_words and target_words are empty; name what the foreground is "
                 "in source_words, as the source prompt does, or give mask 'none'."
             )
 
@@ -159,7 +159,7 @@ def _unknown(
     shown = texts[0] if len(texts[0]) <= 60 else texts[0][:60] + "..."
     offered = ", ".join(choice[:_OFFERED]) + (", ..." if len(choice) > _OFFERED else "")
     return SettingsError(
-        f"MasaCtrl: {key} is {given}, which is not in the prompt {shown!r}; "
+        f"{key} is {given}, which is not in the prompt {shown!r}; "
         + (f"did you mean {near[0]!r}? " if near else "")
         + (f"Words to choose from: {offered}." if choice else "That prompt has no words; describe the picture in it.")
     )

@@ -64,7 +64,7 @@ class Setting:
     def refuse(self, value: Any) -> SettingsError:
         shown = repr(value)
         shown = shown if len(shown) <= 60 else f"{shown[:60]}... ({type(value).__name__})"
-        return SettingsError(f"MasaCtrl: {self.key} is {shown}, but it takes {self.allowed}; correct {self.key}.")
+        return SettingsError(f"{self.key} is {shown}, but it takes {self.allowed}; correct {self.key}.")
 
 
 class FlagSetting(Setting):

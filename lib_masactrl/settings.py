@@ -237,17 +237,17 @@ class MasaCtrlSettings:
             object.__setattr__(self, setting.key, setting.parse(getattr(self, setting.key)))
         if self.targets > MAXIMUM_TARGETS:
             raise SettingsError(
-                f"MasaCtrl: more_targets has {self.targets - 1} lines, but at most {MAXIMUM_TARGETS - 1} further "
+                f"more_targets has {self.targets - 1} lines, but at most {MAXIMUM_TARGETS - 1} further "
                 "targets share a batch; shorten more_targets or make several requests."
             )
         if self.end_step is not None and self.end_step < self.start_step:
             raise SettingsError(
-                f"MasaCtrl: end_step is {self.end_step}, before start_step {self.start_step}; "
+                f"end_step is {self.end_step}, before start_step {self.start_step}; "
                 f"give an end_step of {self.start_step} or more, or leave it empty for the last step."
             )
         if self.enabled and self.source == "prompt" and not self.source_prompt.strip():
             raise SettingsError(
-                "MasaCtrl: source_prompt is empty, but it has to describe the picture whose identity is kept; "
+                "source_prompt is empty, but it has to describe the picture whose identity is kept; "
                 "fill in source_prompt or disable MasaCtrl."
             )
 
@@ -262,7 +262,7 @@ class MasaCtrlSettings:
         """
         if self.source == "image" and not image_given:
             raise SettingsError(
-                "MasaCtrl: source is 'image', but there is no picture here; edit it in img2img, "
+                "source is 'image', but there is no picture here; edit it in img2img, "
                 "or give source 'prompt' and a source_prompt."
             )
         return self.replace(source="image" if image_given else "prompt") if self.source == "auto" else self
@@ -276,7 +276,7 @@ class MasaCtrlSettings:
         """
         unknown = [key for key in given if key not in _KEYS]
         if unknown:
-            raise SettingsError(f"MasaCtrl: unknown setting {_shortened(unknown[0])}; allowed are {', '.join(_KEYS)}.")
+            raise SettingsError(f"unknown setting {_shortened(unknown[0])}; allowed are {', '.join(_KEYS)}.")
         return cls(**given)
 
     @classmethod
@@ -297,7 +297,7 @@ class MasaCtrlSettings:
         named = bool(args) and isinstance(args[0], Mapping)
         if not named and len(args) > len(_KEYS):
             raise SettingsError(
-                f"MasaCtrl: {len(args)} arguments given, but there are {len(_KEYS)} settings: {', '.join(_KEYS)}."
+                f"{len(args)} arguments given, but there are {len(_KEYS)} settings: {', '.join(_KEYS)}."
             )
         values = {**(args[0] if named else dict(zip(_KEYS, args))), **(overrides or {})}
         if not named and values.get("enabled") is False:

@@ -112,7 +112,7 @@ class TrajectoryCache:
             unfinished.replace(path)
             self._shrink_folder(self._folder)
         except (OSError, SafetensorError) as error:  # the latter too if the disk is full
-            log.warning("MasaCtrl: the inversion could not be kept on disk in %s: %s.", self._folder, error)
+            log.warning("The inversion could not be kept on disk in %s: %s.", self._folder, error)
             _remove(unfinished)
 
     def _read(self, key: str) -> SourceTrajectory | None:
@@ -123,7 +123,7 @@ class TrajectoryCache:
             trajectory = _loaded(path, key)
             path.touch()  # least recently used first out, on disk too
         except (OSError, SafetensorError, ValueError, KeyError) as error:
-            log.warning("MasaCtrl: the kept inversion %s is damaged (%s) and is discarded.", path.name, error)
+            log.warning("The kept inversion %s is damaged (%s) and is discarded.", path.name, error)
             _remove(path)
             return None
         return trajectory
@@ -148,7 +148,7 @@ def _remove(path: Path) -> None:
     try:
         path.unlink(missing_ok=True)
     except OSError as error:
-        log.warning("MasaCtrl: the kept inversion %s could not be removed: %s.", path.name, error)
+        log.warning("The kept inversion %s could not be removed: %s.", path.name, error)
 
 
 def _loaded(path: Path, key: str) -> SourceTrajectory:

@@ -9,8 +9,9 @@ from typing import Any
 import gradio as gr
 from modules.ui_components import InputAccordion
 
+from lib_masactrl import infotext_entries
 from lib_masactrl.errors import SettingsError
-from lib_masactrl.host import infotext, word_preview
+from lib_masactrl.host import word_preview
 from lib_masactrl.host.model import chosen_model
 from lib_masactrl.host.recipes import ControlNetRecipes
 from lib_masactrl.presets import PRESETS, Preset, start_layer
@@ -70,10 +71,10 @@ class PasteTarget(str):
 
     def __call__(self, params: Mapping[str, Any]) -> Any:
         """The component's new value; ``None`` leaves it alone."""
-        if not infotext.sets(self.setting, params):
+        if not infotext_entries.sets(self.setting, params):
             return None
         try:
-            return shown(self.setting, infotext.read(self.setting, params))
+            return shown(self.setting, infotext_entries.read(self.setting, params))
         except SettingsError as error:  # written by another version of MasaCtrl, or by hand
             gr.Warning(f"{error} Its default is used.")
             return shown(self.setting, self.setting.default)

@@ -21,6 +21,7 @@ ALLOWED = {
     "branch_guidance": {"errors"},
     "setting_kinds": {"errors", "branch_guidance"},
     "settings": {"errors", "branch_guidance", "setting_kinds"},
+    "infotext_entries": {"branches", "setting_kinds", "settings", "version"},
     "schedule": {"errors"},
     "branches": {"errors"},
     "layers": {"errors"},
@@ -65,12 +66,24 @@ def test_no_module_of_ours_is_imported_by_name_from_a_host_module_upwards():
         assert "lib_masactrl.ui" not in imports(path), path
 
 
+def test_the_standalone_host_needs_none_of_the_webui_s_modules():
+    for path in (LIBRARY / "host" / "standalone").glob("*.py"):
+        hosts = {name for name in imports(path) if name.startswith("lib_masactrl.host.")}
+        assert {name for name in hosts if ".standalone." not in name} <= {"lib_masactrl.host.foreground"}, path
+    assert imports(LIBRARY / "host" / "foreground.py") & HOST_PACKAGES == set()
+
+
 def test_one_module_decides_which_webui_it_is():
     marks = ("forge_objects", "modules_forge", "FakeInitialModel", "find_spec", "__version__")
     deciding = {
         path.name for path in (LIBRARY / "host").glob("*.py") if any(m in path.read_text("utf-8") for m in marks)
     }
     assert deciding == {"capabilities.py"}
+
+
+def test_the_name_before_messages_is_typed_once():
+    typed = [path.name for path in LIBRARY.rglob("*.py") if '"MasaCtrl: ' in path.read_text(encoding="utf-8")]
+    assert typed == ["errors.py"]
 
 
 def test_the_version_is_told_once():

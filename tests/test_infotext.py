@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from lib_masactrl.branches import Branch
 from lib_masactrl.errors import SettingsError
-from lib_masactrl.host.infotext import escaped, of_branch, read, sets, unescaped
+from lib_masactrl.infotext_entries import escaped, of_branch, read, sets, unescaped
 from lib_masactrl.settings import SETTINGS, MasaCtrlSettings
 from tests.setting_values import accordions
 

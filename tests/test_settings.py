@@ -135,6 +135,7 @@ def test_bad_values_are_refused_in_one_short_line_that_names_the_key(key, value)
     with pytest.raises(SettingsError, match=key) as refusal:
         MasaCtrlSettings.from_args([{"enabled": True, "source_prompt": "a cat", key: value}])
     message = str(refusal.value)
+    assert message == f"MasaCtrl: {refusal.value.message}" and "MasaCtrl: " not in refusal.value.message
     assert "\n" not in message
     assert len(message) < 300
     assert vars(refusal.value)["status_code"] == 422  # the host's API handler reads vars()

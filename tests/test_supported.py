@@ -28,7 +28,7 @@ def load(tmp_path):
 
 @pytest.mark.parametrize("file", ["install.py", "scripts/masactrl.py"])
 def test_sd_next_is_refused_when_it_loads_the_extension(load, file):
-    assert "UnsupportedHostError: MasaCtrl does not work in SD.Next" in load(file, "scripts_manager", "ui_components")
+    assert "UnsupportedHostError: MasaCtrl: this is SD.Next" in load(file, "scripts_manager", "ui_components")
 
 
 def test_others_are_not(load):

@@ -71,7 +71,7 @@ class BranchBatch:
             # The host shrinks a larger batch to the number of init images (img2img `init`); do so before enlarging.
             if len(images) > self._groups_per_batch:
                 raise UnsupportedCombinationError(
-                    f"MasaCtrl: {len(images)} init images for a batch size of {self._groups_per_batch}; "
+                    f"{len(images)} init images for a batch size of {self._groups_per_batch}; "
                     f"give one image, or set the batch size to {len(images)}."
                 )
             self._groups_per_batch = len(images)

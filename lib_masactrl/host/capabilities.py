@@ -22,7 +22,7 @@ def check_webui() -> None:
     """
     if importlib.util.find_spec("modules") and importlib.util.find_spec("modules.scripts_manager"):
         raise UnsupportedHostError(
-            "MasaCtrl does not work in SD.Next, whose samplers are those of diffusers; use AUTOMATIC1111, Forge, "
+            "this is SD.Next, whose samplers are those of diffusers and ask no extension; use AUTOMATIC1111, Forge, "
             "reForge or Forge Classic, or disable this extension."
         )
 

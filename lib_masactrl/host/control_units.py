@@ -54,14 +54,14 @@ class Unit:
 
     def refusal(self, why: str) -> UnsupportedCombinationError:
         return UnsupportedCombinationError(
-            f"MasaCtrl: ControlNet unit {self.number} ({self.module}) {why}, so it cannot guide one branch alone; "
+            f"ControlNet unit {self.number} ({self.module}) {why}, so it cannot guide one branch alone; "
             "give it 'both' in control_guides, or disable that unit or MasaCtrl."
         )
 
     def nothing_made(self) -> UnsupportedCombinationError:
         """The host reports an error of ControlNet's in its console alone, and samples without control."""
         return UnsupportedCombinationError(
-            f"MasaCtrl: ControlNet made nothing of unit {self.number} ({self.module}), and said why in the WebUI's "
+            f"ControlNet made nothing of unit {self.number} ({self.module}), and said why in the WebUI's "
             "console (no picture, no model, a download that failed); correct that unit or disable it."
         )
 

@@ -115,7 +115,7 @@ class ControlledSampling:
             infotext.write_foreground(self._p, found(self._masks, self._branches))
         if self._image is not None and self._image.evaluations is None and not stopped:
             raise UnsupportedCombinationError(
-                "MasaCtrl: the request's own sampler never ran, so the picture was not inverted. A script samples by "
+                "the request's own sampler never ran, so the picture was not inverted. A script samples by "
                 "itself (img2img alternative test); disable it or give source 'prompt'."
             )
 
@@ -154,7 +154,7 @@ class ControlledSampling:
         missed = self._control.missed_layers(self._layers)
         if missed:
             raise UnsupportedCombinationError(
-                f"MasaCtrl: self-attention layer {missed[0]} of {self._layers} is replaced by "
+                f"self-attention layer {missed[0]} of {self._layers} is replaced by "
                 f"{replacing_attention(kwargs)}, and so are {len(missed) - 1} more of those to be controlled; "
                 "disable that, or disable MasaCtrl."
             )
@@ -169,7 +169,7 @@ class ControlledSampling:
         steps = int(denoiser.steps)
         if not getattr(self._p, "is_hr_pass", False) and self._settings.start_step > steps:
             raise SettingsError(
-                f"MasaCtrl: start_step is {self._settings.start_step}, but only {steps} steps are sampled; "
+                f"start_step is {self._settings.start_step}, but only {steps} steps are sampled; "
                 f"give 0 to {steps} ({steps} controls none) or more sampling steps."
             )
         per_step = max(1, int(denoiser.total_steps) // steps)

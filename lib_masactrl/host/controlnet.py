@@ -65,7 +65,7 @@ class BranchGuidance:
         self._script = controlnet_script(p)
         if self._script is None and settings.control_guides != MasaCtrlSettings().control_guides:
             raise SettingsError(
-                f"MasaCtrl: control_guides is {settings.control_guides!r}, but no ControlNet extension is active; "
+                f"control_guides is {settings.control_guides!r}, but no ControlNet extension is active; "
                 "install or enable one, or leave control_guides out."
             )
 
@@ -93,7 +93,7 @@ class BranchGuidance:
         self._check_batch_option()
         if sum(unit.runs for unit in units) != len(params):
             raise UnsupportedCombinationError(
-                f"MasaCtrl: ControlNet made {len(params)} control signals of {len(units)} enabled units, so that they "
+                f"ControlNet made {len(params)} control signals of {len(units)} enabled units, so that they "
                 "cannot be told apart; disable the script that changes its units, or MasaCtrl."
             )
         for unit in units:
@@ -117,7 +117,7 @@ class BranchGuidance:
         linked = forge_part(self._p.sd_model, "unet").list_controlnets()[::-1]  # there the last comes first
         if linked and len(linked) != len(runs) and not all(unit.is_as_it_came for unit, _ in runs):
             raise UnsupportedCombinationError(
-                f"MasaCtrl: {len(linked)} control models are linked for {len(runs)} ControlNet units, so that they "
+                f"{len(linked)} control models are linked for {len(runs)} ControlNet units, so that they "
                 "cannot be told apart; disable the other extension that links one, or MasaCtrl."
             )
         for (unit, run), net in zip(runs, linked):
@@ -151,7 +151,7 @@ class BranchGuidance:
         option, style_align = getattr(self._script, "ui_batch_option_state", (None, False))
         if style_align or str(option).startswith("Each"):
             raise UnsupportedCombinationError(
-                "MasaCtrl: ControlNet's batch option divides the batch among units or aligns its styles, but the batch "
+                "ControlNet's batch option divides the batch among units or aligns its styles, but the batch "
                 "holds branches here; set it to 'All ControlNet units for all images in a batch', or disable MasaCtrl."
             )
 

@@ -48,7 +48,7 @@ def masks_for(
         return ForegroundMasks({}, words, settings.mask_threshold, settings.average_masks)
     if painted is None:
         raise SettingsError(
-            "MasaCtrl: mask is 'painted', but no mask was painted; paint the source's foreground (in img2img's Inpaint "
+            "mask is 'painted', but no mask was painted; paint the source's foreground (in img2img's Inpaint "
             "tab, or with --mask-image), or give mask 'words' or 'none'."
         )
     given = {branch: painted for branch in branches if branch not in by_words}

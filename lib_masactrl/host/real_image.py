@@ -17,6 +17,7 @@ from modules import processing, sd_samplers_common, shared
 from torch import Tensor, nn
 
 from lib_masactrl.branches import Branch
+from lib_masactrl.errors import told
 from lib_masactrl.host.capabilities import forge_part
 from lib_masactrl.host.controlnet import silenced
 from lib_masactrl.host.denoising import Conditioning, denoiser, noise_schedule, rows_of
@@ -43,7 +44,7 @@ _CHURN = 2**0.5
 _POOR = 25.0
 
 _UNCHECKED = (
-    "MasaCtrl: the inversion was not checked, as there is nothing to compare with: the WebUI encoded the picture with "
+    "the inversion was not checked, as there is nothing to compare with: the WebUI encoded the picture with "
     "TAESD, or in tiles. Set 'VAE type for encode' to Full in Settings, or choose a smaller size."
 )
 
@@ -169,17 +170,17 @@ class RealImage:
             return _UNCHECKED if self._settings.check_inversion else None
         if decibels < _POOR and self._settings.rectify:
             return (
-                f"MasaCtrl: the source keeps its picture at {decibels:.1f} dB only. The VAE loses that much: try a "
+                f"the source keeps its picture at {decibels:.1f} dB only. The VAE loses that much: try a "
                 "larger size or another VAE."
             )
         if decibels < _POOR:
             return (
-                f"MasaCtrl: the source keeps its picture at {decibels:.1f} dB only. Switch Rectify on, or raise "
+                f"the source keeps its picture at {decibels:.1f} dB only. Switch Rectify on, or raise "
                 "Inversion steps or Inversion refinements."
             )
         if sampled_back is not None and sampled_back < _POOR:
             return (
-                f"MasaCtrl: sampled back from its inverted noise, the picture is kept at {sampled_back:.1f} dB only. "
+                f"sampled back from its inverted noise, the picture is kept at {sampled_back:.1f} dB only. "
                 "Raise Inversion steps or Inversion refinements."
             )
         return None
@@ -297,7 +298,7 @@ def _watched(denoise: Denoise, evaluations: int, said: str) -> Iterator[Denoise]
         sd_samplers_common.store_latent(clean)
         return clean
 
-    state.sampling_steps, state.textinfo = evaluations, f"MasaCtrl: {said}"
+    state.sampling_steps, state.textinfo = evaluations, told(said)
     try:
         yield watched
     finally:

@@ -26,7 +26,7 @@ def check_model(settings: MasaCtrlSettings) -> None:
     layers = len(self_attention_layers(unet))
     if settings.start_layer is not None and settings.start_layer > layers:
         raise SettingsError(
-            f"MasaCtrl: start_layer is {settings.start_layer}, but the loaded model has {layers} self-attention "
+            f"start_layer is {settings.start_layer}, but the loaded model has {layers} self-attention "
             f"layers; give 0 to {layers} ({layers} controls none) or leave it empty for the automatic value."
         )
 
@@ -41,7 +41,7 @@ def unet_of(sd_model: Any) -> nn.Module:
     unet = getattr(getattr(holder, "model", None), "diffusion_model", None)
     if not isinstance(unet, nn.Module):
         raise UnsupportedModelError(
-            f"MasaCtrl: {type(sd_model).__name__} has no U-Net; load a Stable Diffusion 1.x, 2.x or SDXL checkpoint."
+            f"{type(sd_model).__name__} has no U-Net; load a Stable Diffusion 1.x, 2.x or SDXL checkpoint."
         )
     return unet
 
@@ -56,7 +56,7 @@ def check_prompts(prompts: list[str]) -> None:
         indexes, *_ = prompt_parser.get_multicond_prompt_list([prompt])
         if len(indexes[0]) > 1:
             raise UnsupportedCombinationError(
-                f"MasaCtrl: AND in the prompt {prompt[:60]!r}: the host evaluates its parts as separate rows, so a "
+                f"AND in the prompt {prompt[:60]!r}: the host evaluates its parts as separate rows, so a "
                 "target cannot be paired with its source. Write the prompt without AND, or disable MasaCtrl."
             )
 
@@ -74,7 +74,7 @@ def check_reference_units(p: Any) -> None:
         module = str(read("module", "") or "")
         if read("enabled", True) and module.startswith("reference"):
             raise UnsupportedCombinationError(
-                f"MasaCtrl: the ControlNet unit {module!r} replaces the same self-attention; "
+                f"the ControlNet unit {module!r} replaces the same self-attention; "
                 "disable that unit or disable MasaCtrl."
             )
 
@@ -88,13 +88,13 @@ def check_network(p: Any) -> None:
     if sd_unet.current_unet is not None:
         name = getattr(getattr(sd_unet, "current_unet_option", None), "label", type(sd_unet.current_unet).__name__)
         raise UnsupportedCombinationError(
-            f"MasaCtrl: SD Unet is set to {name}, which bypasses the attention layers to be controlled; "
+            f"SD Unet is set to {name}, which bypasses the attention layers to be controlled; "
             "set SD Unet to None in Settings or disable MasaCtrl."
         )
     tiling = ["hypertile_enable_unet"] + ["hypertile_enable_unet_secondpass"] * bool(getattr(p, "enable_hr", False))
     if any(getattr(shared.opts, option, False) for option in tiling):
         raise UnsupportedCombinationError(
-            "MasaCtrl: Hypertile for the U-Net is on; it cuts self-attention into tiles in which a target cannot see "
+            "Hypertile for the U-Net is on; it cuts self-attention into tiles in which a target cannot see "
             "the whole source. Switch Hypertile off in Settings or disable MasaCtrl."
         )
 
@@ -125,26 +125,26 @@ def check_real_image(p: Any, settings: MasaCtrlSettings) -> None:
     channels = getattr(unet_of(model), "in_channels", 4)
     if channels != 4 or getattr(getattr(model, "model", None), "conditioning_key", None) == "crossattn-adm":
         raise UnsupportedModelError(
-            "MasaCtrl: the loaded checkpoint reads a picture besides its latents (inpainting, InstructPix2Pix, unCLIP) "
+            "the loaded checkpoint reads a picture besides its latents (inpainting, InstructPix2Pix, unCLIP) "
             "and cannot invert one; load a plain checkpoint, or give source 'prompt'."
         )
     if not float(p.denoising_strength) > 0:
         raise SettingsError(
-            "MasaCtrl: the denoising strength is 0, so nothing would be edited; give more than 0 (1 inverts the "
+            "the denoising strength is 0, so nothing would be edited; give more than 0 (1 inverts the "
             "picture all the way to noise)."
         )
     if settings.inversion_steps and settings.inversion_steps < int(p.steps):
         raise SettingsError(
-            f"MasaCtrl: inversion_steps is {settings.inversion_steps}, fewer than the {p.steps} sampling steps; "
+            f"inversion_steps is {settings.inversion_steps}, fewer than the {p.steps} sampling steps; "
             "give as many or more, or 0 for the same number."
         )
     if getattr(p, "image_mask", None) is not None and int(getattr(p, "inpainting_fill", 1)) != 1:
         raise SettingsError(
-            "MasaCtrl: masked content is not 'original' (inpainting_fill 1), so the host paints over what the edit "
+            "masked content is not 'original' (inpainting_fill 1), so the host paints over what the edit "
             "should keep before it is read; choose 'original', or give source 'prompt'."
         )
     if float(getattr(shared.opts, "img2img_extra_noise", 0) or 0) > 0:
         raise SettingsError(
-            "MasaCtrl: 'Extra noise multiplier for img2img' is on in Settings, but an inverted picture takes no extra "
+            "'Extra noise multiplier for img2img' is on in Settings, but an inverted picture takes no extra "
             "noise; set it to 0 or give source 'prompt'."
         )

@@ -12,7 +12,13 @@ from typing import Any
 
 from modules import shared
 
-from lib_masactrl.errors import MasaCtrlError, SettingsError, UnsupportedCombinationError, UnsupportedModelError
+from lib_masactrl.errors import (
+    MasaCtrlError,
+    SettingsError,
+    UnsupportedCombinationError,
+    UnsupportedModelError,
+    told,
+)
 from lib_masactrl.host import infotext
 from lib_masactrl.host.batch import BranchBatch
 from lib_masactrl.host.capabilities import has_infotext_per_image
@@ -59,7 +65,7 @@ def begin(p: Any, args: tuple[Any, ...]) -> None:
         return
     image_given = any(getattr(p, "init_images", None) or [])
     if hasattr(p, "init_images") and not image_given:  # the host would fail over it, without a word of what is missing
-        raise SettingsError("MasaCtrl: img2img was given no picture; give one, or use txt2img.")
+        raise SettingsError("img2img was given no picture; give one, or use txt2img.")
     settings = settings.with_source_settled(image_given)
     batch = BranchBatch(settings)
     setattr(p, BATCH, batch)
@@ -153,7 +159,7 @@ def _check_request(p: Any, settings: MasaCtrlSettings) -> None:
 def _make_plain(p: Any, batch: BranchBatch, refusal: MasaCtrlError) -> None:
     batch.withdraw(p)
     end(p)
-    infotext.write_refusal(p, str(refusal))
+    infotext.write_refusal(p, refusal.message)
     p.comment(f"{refusal} Made without control, as allow_plain asks.")
 
 
@@ -171,13 +177,13 @@ def _report_reconstruction(p: Any, image: RealImage, decoded: list[Any]) -> None
     if shared.state.interrupted or shared.state.skipped:  # half-made pictures tell nothing about the inversion
         infotext.clear_reconstruction(p)
         if image.evaluations is None:
-            p.comment(f"MasaCtrl: interrupted while {image.doing}, so that batch holds no edit.")
+            p.comment(told(f"interrupted while {image.doing}, so that batch holds no edit."))
         return
     decibels, unrectified = image.reconstruction(decoded), image.sampled_back()
     infotext.write_reconstruction(p, decibels, unrectified)
     advice = image.advice(decibels, unrectified)
     if advice:
-        p.comment(advice)
+        p.comment(told(advice))
 
 
 def _wrap_init(p: Any, batch: BranchBatch) -> None:

@@ -72,7 +72,7 @@ def sampler_levels(model: Any, sampler: Any, x: Tensor, options: Mapping[str, An
     primary = tuple(sorted(set(visited), reverse=True))
     if len(primary) < 2:
         raise InversionError(
-            "MasaCtrl: at this denoising strength the sampler takes no step, so nothing can be edited; "
+            "at this denoising strength the sampler takes no step, so nothing can be edited; "
             "raise the denoising strength or the sampling steps."
         )
     return Levels(primary, preserving, churn)

@@ -40,7 +40,7 @@ class HostTokenizer:
         self._engine: Any = next((engine for engine in engines if hasattr(engine, "tokenize_line")), None)
         if self._engine is None:
             raise UnsupportedModelError(
-                f"MasaCtrl: {type(sd_model).__name__} does not tell which words its prompts consist of; "
+                f"{type(sd_model).__name__} does not tell which words its prompts consist of; "
                 "give mask 'painted' or 'none', or load a Stable Diffusion 1.x, 2.x or SDXL checkpoint (Forge loads it "
                 "with the first image)."
             )
@@ -109,7 +109,7 @@ def check_masks(p: Any, batch: BranchBatch) -> None:
     masks_for(settings, (), painted, None)
     if float(p.get_token_merging_ratio()) > 0:
         raise UnsupportedCombinationError(
-            "MasaCtrl: token merging is on, which leaves no place to a token; masks need one. Set the token merging "
+            "token merging is on, which leaves no place to a token; masks need one. Set the token merging "
             "ratio to 0 in Settings or give mask 'none'."
         )
     for prompts in (p.all_prompts, getattr(p, "all_hr_prompts", None) or ()):

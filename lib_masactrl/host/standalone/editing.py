@@ -13,6 +13,7 @@ from lib_masactrl.host.standalone.reading import fitted, fitting_size, to_tensor
 from lib_masactrl.host.standalone.real_image import InversionPlan, invert_image
 from lib_masactrl.host.standalone.results import Run
 from lib_masactrl.host.standalone.sampling import SamplingPlan, sample_latents
+from lib_masactrl.infotext_entries import PSNR, UNRECTIFIED
 from lib_masactrl.inversion import psnr
 
 log = logging.getLogger(__name__)
@@ -51,11 +52,11 @@ def edit_picture(run: Run, picture: Image.Image, inversion: InversionPlan) -> tu
     decoded = run.model.decode(sample_latents(run.model, run.batch, run.plan, run.control, progress=True, image=image))
     source = next(row for row, branch in enumerate(run.batch.branches) if branch.is_source)
     kept, possible = psnr(decoded[source : source + 1], wanted), psnr(run.model.decode(latent), wanted)
-    entries = {"MasaCtrl PSNR": f"{kept:.1f} dB; VAE round trip {possible:.1f} dB"}
+    entries = {PSNR: f"{kept:.1f} dB; VAE round trip {possible:.1f} dB"}
     if image.returned is not None:
         alone = psnr(run.model.decode(image.returned), wanted)
         log.info("Sampled back from the inverted noise alone: PSNR %.1f dB.", alone)
-        entries["MasaCtrl PSNR unrectified"] = f"{alone:.1f} dB"
+        entries[UNRECTIFIED] = f"{alone:.1f} dB"
         if alone < possible - _POOR:
             log.info("The inversion is not exact; raise --inversion-refinements, or take more --steps.")
     return decoded, entries | _said(inversion, kept, possible)

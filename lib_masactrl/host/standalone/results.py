@@ -10,10 +10,10 @@ from typing import Any
 
 from torch import Tensor
 
+from lib_masactrl import infotext_entries as entries_of
 from lib_masactrl.branches import Branch
 from lib_masactrl.control import MutualSelfAttentionControl
 from lib_masactrl.host.foreground import found
-from lib_masactrl.host.infotext import of_branch
 from lib_masactrl.host.standalone.checkpoint import DiffusionModel
 from lib_masactrl.host.standalone.pictures import infotext, to_pictures, write_numbered
 from lib_masactrl.host.standalone.sampling import BranchPrompts, SamplingPlan
@@ -84,8 +84,8 @@ class Run:
         said = not self.settings.enabled and not branch.is_source
         changes = self.settings.replace(more_targets="").changes() if said else {}
         masks = self.control.masks if self.control else None
-        foreground = {"MasaCtrl foreground": found(masks, self.batch.branches)} if masks else {}
-        return {**of_branch(self.settings, branch), **changes, "MasaCtrl result": result, **foreground}
+        foreground = {entries_of.FOREGROUND: found(masks, self.batch.branches)} if masks else {}
+        return {**entries_of.of_branch(self.settings, branch), **changes, entries_of.RESULT: result, **foreground}
 
     def _result(self) -> str | None:
         """What was really controlled, in the words of the WebUI's infotext; logged as well."""
@@ -93,7 +93,7 @@ class Run:
             return None
         steps, layers = self.plan.steps, len(self_attention_layers(self.model.unet))
         record, window = self.control.record, self.control.window
-        result = f"{len(record.steps)} of {steps} steps; {len(record.layers)} of {layers} layers"
+        result = entries_of.result(len(record.steps), steps, len(record.layers), layers)
         expected = (window.step_count(steps), window.layer_count(layers))
         log.info("Controlled %s (expected %d steps, %d layers).", result, *expected)
         return result

@@ -117,8 +117,7 @@ def control_for(
     for name, value, available in (("start_step", settings.start_step, steps), ("start_layer", start_layer, layers)):
         if value > available:
             raise SettingsError(
-                f"MasaCtrl: {name} is {value}, but there are {available}; "
-                f"give 0 to {available} ({available} controls none)."
+                f"{name} is {value}, but there are {available}; give 0 to {available} ({available} controls none)."
             )
     window = ControlWindow(settings.start_step, settings.end_step, start_layer)
     masks = None
