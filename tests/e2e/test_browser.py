@@ -43,6 +43,22 @@ def test_accordion(opened: Callable[..., Any], tab: str, theme: str, width: int)
     assert page.locator(f"#masactrl_{tab}_start_step").get_attribute("title")
 
 
+def test_picture_of_the_readme(opened: Callable[..., Any]) -> None:
+    """``docs/accordion.png`` is this screenshot; see CONTRIBUTING.md."""
+    page = opened("light", 1600)
+    paste(page, "1girl, walking in the snow\nSteps: 50, Sampler: DDIM, CFG scale: 7, Seed: 1, Size: 512x512")
+    accordion = open_accordion(page, "txt2img")
+    page.locator("#masactrl_txt2img_advanced > .label-wrap").click()
+    page.locator("#masactrl_txt2img_source_prompt textarea").fill("1girl, sitting in the snow")
+    page.locator("#masactrl_txt2img_enabled-visible-checkbox").check()
+    page.locator("#masactrl_txt2img_mask input[value=words]").check()
+    page.locator("#masactrl_txt2img_source_words").locator("textarea, input").fill("1girl")
+    sync_api.expect(window_line(page, "txt2img")).to_have_text(re.compile("Control acts in steps 4 to 49 of 50, layers"))
+    sync_api.expect(page.locator("#masactrl_txt2img_matched_words mark").first).to_be_visible()
+    page.mouse.move(0, 0)
+    screenshot(accordion, "accordion")
+
+
 def test_window_follows_steps_presets_and_model(opened: Callable[..., Any], layers: int) -> None:
     page = opened()
     fill_request(page, "a cat, standing")

@@ -192,14 +192,14 @@ def test_units_that_sit_out_a_pass_of_hires_fix(client: Client, model: str, opti
 
 
 def recipes() -> list[str]:
-    """The requests printed in the README's section on ControlNet."""
-    section = (REPOSITORY / "README.md").read_text(encoding="utf-8").split("### ControlNet\n")[1].split("\n### ")[0]
+    """The requests printed in the page on ControlNet."""
+    section = (REPOSITORY / "docs" / "controlnet.md").read_text(encoding="utf-8")
     return re.findall(r"```\n(POST .*?)```", section, re.DOTALL)
 
 
 @pytest.mark.usefixtures("mikubill")
 @pytest.mark.parametrize("recipe", recipes(), ids=["sketch", "canny"])
-def test_the_readme_s_recipes(client: Client, model: str, recipe: str) -> None:
+def test_the_documented_recipes(client: Client, model: str, recipe: str) -> None:
     """As printed, but for what stands in angle brackets, the size and the number of steps."""
     path, body = recipe.removeprefix("POST ").split("\n", 1)
     numbers = itertools.count(1)
