@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import functools
+import re
 from collections.abc import Callable
+from decimal import Decimal
 from typing import Any
 
 from modules import scripts
@@ -16,10 +17,14 @@ from lib_masactrl.setting_kinds import (
     FlagSetting,
     OptionalCountSetting,
     Setting,
+    ThresholdSetting,
 )
 from lib_masactrl.settings import SETTINGS
 
 _PREFIX = "[MasaCtrl] "
+
+_NUMBER = r"(\d+(?:\.\d+)?)"
+_RANGE = re.compile(rf"\s*{_NUMBER}\s*-\s*{_NUMBER}\s*(?:\(\+{_NUMBER}\)|\[(\d+)\])?\s*")
 
 
 def register_axes() -> None:
@@ -42,28 +47,30 @@ def _axis(grid: Any, setting: Setting) -> Any:
         choices = list(setting.choices)
     elif isinstance(setting, FlagSetting):
         choices = ["True", "False"]
-    axis = grid.AxisOption(
+    return grid.AxisOption(
         _PREFIX + setting.label,
         kind,
         _apply(setting),
         confirm=_confirm(setting),
         choices=None if choices is None else lambda: choices,
     )
-    if isinstance(setting, OptionalCountSetting):  # assigned, because A1111 1.6 knows no such argument
-        axis.prepare = functools.partial(_counts, grid)
-    return axis
 
 
-def _counts(grid: Any, text: str) -> list[str]:
-    """The values of an axis that takes numbers or ``auto``, with ranges as the host has them: ``auto, 4-12 (+4)``."""
-    values: list[str] = []
-    for value in grid.csv_string_to_list_strip(text):
-        found = grid.re_range.fullmatch(value)
-        if found:
-            values += map(str, range(int(found[1]), int(found[2]) + 1, int(found[3] or 1)))
-        else:
-            values.append(value)
-    return values
+def _expanded(setting: Setting, text: Any) -> list[Any]:
+    """The values of a range, ``4-12 (+4)`` or ``0.1-0.5 [3]``, as the host has them on axes of numbers alone.
+
+    Of ``auto`` and numbers an axis has to be one of texts.
+    """
+    found = _RANGE.fullmatch(text) if isinstance(setting, (OptionalCountSetting, ThresholdSetting)) else None
+    if not found:
+        return [text]
+    first, last, step = Decimal(found[1]), Decimal(found[2]), Decimal(found[3] or 1)
+    if found[4]:
+        gaps = int(found[4]) - 1
+        values = [first + (last - first) * number / max(gaps, 1) for number in range(gaps + 1)]
+    else:
+        values = [first + step * number for number in range(int((last - first) / step) + 1 if step else 0)]
+    return [str(int(value)) if isinstance(setting, CountSetting) else str(float(value)) for value in values] or [text]
 
 
 def _apply(setting: Setting) -> Callable[[Any, Any, Any], None]:
@@ -76,6 +83,8 @@ def _apply(setting: Setting) -> Callable[[Any, Any, Any], None]:
 
 def _confirm(setting: Setting) -> Callable[[Any, list[Any]], None]:
     def confirm(p: Any, values: list[Any]) -> None:
+        # In place: the host goes on with this very list. (It has a hook for texts only since 1.7, ``prepare``.)
+        values[:] = [value for text in values for value in _expanded(setting, text)]
         for value in values:
             setting.parse(value)
 

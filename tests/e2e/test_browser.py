@@ -53,7 +53,9 @@ def test_picture_of_the_readme(opened: Callable[..., Any]) -> None:
     page.locator("#masactrl_txt2img_enabled-visible-checkbox").check()
     page.locator("#masactrl_txt2img_mask input[value=words]").check()
     page.locator("#masactrl_txt2img_source_words").locator("textarea, input").fill("1girl")
-    sync_api.expect(window_line(page, "txt2img")).to_have_text(re.compile("Control acts in steps 4 to 49 of 50, layers"))
+    sync_api.expect(window_line(page, "txt2img")).to_have_text(
+        re.compile("Control acts in steps 4 to 49 of 50, layers")
+    )
     sync_api.expect(page.locator("#masactrl_txt2img_matched_words mark").first).to_be_visible()
     page.mouse.move(0, 0)
     screenshot(accordion, "accordion")
@@ -200,14 +202,14 @@ def test_make_and_paste(opened: Callable[..., Any], data: Path, host_paths: Host
 
 
 def test_plot(opened: Callable[..., Any], data: Path) -> None:
-    """Three start steps against three start layers."""
+    """Three start steps against three start layers, of which two are a range."""
     page = opened()
     fill_request(page, "a cat, standing")
     open_accordion(page, "txt2img")
     page.locator("#masactrl_txt2img_source_prompt textarea").fill("a cat, sitting")
     choose(page, "#txt2img_script_container #script_list", "X/Y/Z plot")
     plot = "#script_txt2img_xyz_plot"
-    for axis, label, values in (("x", "Start step", "0,2,5"), ("y", "Start layer", "0,8,auto")):
+    for axis, label, values in (("x", "Start step", "0,2,5"), ("y", "Start layer", "0-8 (+8), auto")):
         choose(page, f"{plot}_{axis}_type", f"[MasaCtrl] {label}")
         field = page.locator(f"{plot}_{axis}_values textarea")
         for _ in range(10):  # the host empties the field when its answer about the axis comes, which may be late

@@ -93,6 +93,7 @@ def test_ranges(client: Client) -> None:
     direct = [client.txt2img(controlled(base, start_layer=layer)).images[0] for layer in ("auto", 4, 8, 12)]
     assert same(cells, direct)
     assert same(plot(client, controlled(base), X=("Start step", "2-4 (+2)"))[:1], cells[1:2])
+    assert len(plot(client, controlled(base), X=("Mask threshold", "auto, 0.1-0.5 [3]"))) == 4
 
 
 def test_start_step(client: Client) -> None:
