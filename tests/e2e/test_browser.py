@@ -44,7 +44,7 @@ def test_accordion(opened: Callable[..., Any], tab: str, theme: str, width: int)
 
 
 def test_picture_of_the_readme(opened: Callable[..., Any]) -> None:
-    """``docs/accordion.png`` is this screenshot; see CONTRIBUTING.md."""
+    """``docs/accordion.png`` is this screenshot."""
     page = opened("light", 1600)
     paste(page, "1girl, walking in the snow\nSteps: 50, Sampler: DDIM, CFG scale: 7, Seed: 1, Size: 512x512")
     accordion = open_accordion(page, "txt2img")
