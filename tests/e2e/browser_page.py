@@ -60,6 +60,11 @@ def window_line(page: Any, tab: str) -> Any:
     return page.locator(f"#masactrl_{tab}_window p").first
 
 
+def switched_on(page: Any, tab: str) -> Any:
+    """The box behind the accordion's own; AUTOMATIC1111 1.6 shows none, an open accordion is on."""
+    return page.locator(f"#masactrl_{tab}_enabled-checkbox input")
+
+
 def open_settings_page(page: Any) -> Any:
     page.evaluate("() => [...document.querySelectorAll('#tabs > .tab-nav button')].at(-2).click()")
     page.locator("#settings > .tab-nav button", has_text="MasaCtrl").click()

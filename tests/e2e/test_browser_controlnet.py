@@ -13,7 +13,7 @@ import numpy
 import pytest
 from PIL import Image
 
-from .browser_page import fill_request, generate, open_accordion, screenshot, sync_api
+from .browser_page import fill_request, generate, open_accordion, screenshot, switched_on, sync_api
 from .client import Client, controlled, largest_difference, request, with_script
 from .host import HostPaths, running
 
@@ -50,7 +50,7 @@ def test_a_recipe_sets_up_the_first_unit(opened: Callable[..., Any], model: str,
     expect(unit(page, tab, "model_dropdown input")).to_have_value(model)
     expect(unit(page, tab, "enable_checkbox input", 1)).not_to_be_checked()
     expect(guides).to_have_value("target, source")
-    expect(page.locator(f"#masactrl_{tab}_enabled-visible-checkbox")).to_be_checked()
+    expect(switched_on(page, tab)).to_be_checked()
     image = page.locator(f"#{tab}_controlnet_ControlNet-0_input_image")
     expect(image).to_be_visible()
     screenshot(page, f"recipe-{tab}")
