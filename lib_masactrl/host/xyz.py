@@ -83,7 +83,7 @@ def _apply(setting: Setting) -> Callable[[Any, Any, Any], None]:
 
 def _confirm(setting: Setting) -> Callable[[Any, list[Any]], None]:
     def confirm(p: Any, values: list[Any]) -> None:
-        # In place: the host goes on with this very list. (It has a hook for texts only since 1.7, ``prepare``.)
+        # In place: the host goes on with this very list. (AUTOMATIC1111 1.6 has no other hook for texts.)
         values[:] = [value for text in values for value in _expanded(setting, text)]
         for value in values:
             setting.parse(value)
