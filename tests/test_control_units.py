@@ -18,15 +18,19 @@ from tests.webui_standin import Request
 METHOD = "apply_effective_region_mask"
 
 
-class Masked:
-    """``ControlParams``, or the model of an IP-Adapter: passes a control signal through a method of its own."""
-
-    def __init__(self, kind: str = "ControlNet", supported: bool = True) -> None:
-        self.control_model_type = SimpleNamespace(name=kind, supports_effective_region_mask=supported)
-        self.control_model = self
+class Model:
+    """A control model; that of an IP-Adapter passes its signal through a method of its own."""
 
     def apply_effective_region_mask(self, out: torch.Tensor) -> torch.Tensor:
         return out * 2
+
+
+class Masked(Model):
+    """``ControlParams``: passes the control signal of its model through a method of its own, but for an IP-Adapter."""
+
+    def __init__(self, kind: str = "ControlNet", supported: bool = True, model: Model | None = None) -> None:
+        self.control_model_type = SimpleNamespace(name=kind, supports_effective_region_mask=supported)
+        self.control_model = model or Model()
 
 
 class ControlNetScript:
@@ -48,7 +52,7 @@ class ControlNetScript:
         self.rows.append(sum(signals)[:, 0, 0, 0].tolist())
 
     @property
-    def holders(self) -> list[Masked]:
+    def holders(self) -> list[Model]:
         params = self.latest_network.control_params
         return [p.control_model if p.control_model_type.name == "IPAdapter" else p for p in params]
 
@@ -78,7 +82,9 @@ def test_the_rows_of_a_unit(host, guides, kind):
 
 def test_units_have_the_numbers_of_the_accordion(host):
     off, other_object = {**UNIT, "enabled": False}, SimpleNamespace(enabled=True, module="none")
-    rows = run(host, ControlNetScript(Masked()), ["text", off, other_object], control_guides="target, source")
+    no_units = [SimpleNamespace(enabled=True), SimpleNamespace(module="none")]
+    units = ["text", *no_units, off, other_object]
+    rows = run(host, ControlNetScript(Masked()), units, control_guides="target, source")
     assert rows == [ROWS["source"]] * 4
 
 
@@ -140,9 +146,42 @@ def test_an_error_leaves_nothing_on_the_units(host):
 
 def test_units_that_share_an_object_are_refused(host):
     """ControlNet copies an IP-Adapter's object for a second unit; a version that does not would mix up the weights."""
-    model = Masked("IPAdapter")
+    params = [Masked("IPAdapter", model=model) for model in [Model()] * 2]
     with pytest.raises(UnsupportedCombinationError, match="shares the object"):
-        run(host, ControlNetScript(model, model), [UNIT, UNIT], control_guides="both 0.5, target")
+        run(host, ControlNetScript(*params), [UNIT, UNIT], control_guides="both 0.5, target")
+
+
+def test_units_of_one_adapter_get_an_object_each_while_they_act(host):
+    """T2I-Adapters keep their output on the model, so that every unit would guide by the first one's picture."""
+    shared = Model()
+    script = ControlNetScript(*[Masked("T2I_Adapter", model=shared) for _ in range(2)], Masked(model=shared))
+    params, models = script.latest_network.control_params, []
+    script.hook = lambda *_: models.append([param.control_model for param in params])
+    run(host, script, [UNIT] * 3, control_guides="target, source, target")
+    first, second, of_controlnet = models[0]
+    assert first is not second and shared not in (first, second) and of_controlnet is shared
+    assert all(param.control_model is shared for param in params)
+
+
+@pytest.mark.parametrize("network", [None, SimpleNamespace(), SimpleNamespace(control_params=None)], ids=str)
+def test_a_request_without_units_is_let_pass(host, network):
+    script = ControlNetScript()
+    script.latest_network, script.hook = network, lambda *_: None
+    p = Request(host, scripts=SimpleNamespace(alwayson_scripts=[script]))
+    assert len(host.process_images(p, host.script, NAMED).images) == 2
+
+
+def test_a_version_without_a_weight_per_image_is_refused(host):
+    param = Masked()
+    param = SimpleNamespace(control_model_type=param.control_model_type, control_model=None)
+    p = Request(host, scripts=SimpleNamespace(alwayson_scripts=[ControlNetScript(param)]), script_args=(UNIT,))
+    with pytest.raises(UnsupportedCombinationError, match="no weight per image"):
+        host.process_images(p, host.script, NAMED)
+
+
+def test_a_version_without_batch_options_has_none_to_refuse(host, monkeypatch):
+    monkeypatch.delattr(ControlNetScript, "ui_batch_option_state")
+    assert run(host, ControlNetScript(Masked()), [UNIT]) == [ROWS["target"]] * 4
 
 
 def test_control_guides_without_controlnet_is_refused(host):

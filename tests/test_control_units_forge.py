@@ -154,6 +154,14 @@ def test_reforge_weights_each_image_where_signals_are_merged(host):
     assert shared.eq(1).all() and "control_merge" not in vars(Merging())
 
 
+def test_a_webui_that_neither_reads_nor_merges_is_refused(host):
+    stranger = type("Stranger", (), {"__module__": "types", "advanced_frame_weighting": None})
+    with pytest.raises(
+        UnsupportedCombinationError, match="belongs to a WebUI whose ControlNet has no weight per image"
+    ):
+        on_forge(host, MasaCtrlSettings(), (UNIT,), runs(1), [stranger()])
+
+
 def test_forge_refuses_a_unit_that_failed(host):
     """Its ControlNet stops at the first unit that fails, and the host goes on without that one and all after it."""
     units = ({"module": "none"}, {"module": "canny", "enabled": False}, {"module": "depth_midas"})

@@ -72,6 +72,17 @@ def test_otsu_parts_two_groups(low, high):
     assert 0.3 < otsu_threshold(mixture.clamp(0, 1)) < 0.6
 
 
+def test_otsu_cuts_in_the_middle_between_two_groups():
+    """Of 256 levels; even where they are neighbours."""
+    assert otsu_threshold(torch.tensor([0.0, 0.0, 1.0])) == 0.5
+    assert otsu_threshold(torch.tensor([10.5, 11.5, 11.5]) / 256) == 11 / 256
+
+
+def test_a_coarser_grid_averages():
+    stripes = (torch.arange(16) % 4 == 0).float().expand(16, 16)
+    torch.testing.assert_close(resized(stripes, (4, 4)), torch.full((4, 4), 0.25), atol=0.1, rtol=0)
+
+
 @pytest.mark.parametrize("grid", [(16, 16), (5, 7), (64, 40), (1, 1)])
 def test_law_7_maps_fit_every_grid(grid):
     left = (torch.arange(16) < 8).float().expand(16, 16)

@@ -122,3 +122,15 @@ def test_a_word_that_is_not_there_is_refused_by_name(tokenizer, source, target, 
 def test_a_prompt_without_words_says_so(tokenizer):
     with pytest.raises(SettingsError, match="no words; describe the picture"):
         found(ForegroundWords(("cat",), ()), "", "a cat", tokenizer)
+
+
+def test_a_long_prompt_and_its_many_words_are_shortened(tokenizer):
+    """Punctuation is no choice; forty words are more than a message needs."""
+    prompt = "dog, " * 3 + " ".join(f"word{number}" for number in range(39))
+    with pytest.raises(SettingsError) as refusal:
+        found(ForegroundWords(("cat",), ()), prompt, "a cat", tokenizer)
+    said = str(refusal.value)
+    assert f"{prompt[:60]}...'" in said and prompt[:61] not in said
+    assert "Words to choose from: dog, word0, word1, " in said and said.endswith("word28, ....")
+    with pytest.raises(SettingsError, match=r"choose from: a, dog\.$"):
+        found(ForegroundWords(("cat",), ()), "a dog, a dog.", "a cat", tokenizer)

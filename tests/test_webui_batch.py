@@ -177,8 +177,10 @@ def test_infotext_of_targets_restores_and_of_sources_is_plain(host):
 def test_infotext_of_older_hosts_holds_plain_values(host):
     p = Request(host)
     del p.scheduler  # came with 1.9, as did values per image
-    host.process_images(p, host.script, NAMED)
-    assert p.extra_generation_params["MasaCtrl source prompt"] == "a dog sitting"
+    host.process_images(p, host.script, {**NAMED, "more_targets": "a cat asleep"})
+    entries = p.extra_generation_params
+    assert (entries["MasaCtrl source prompt"], entries["MasaCtrl more targets"]) == ("a dog sitting", "a cat asleep")
+    assert entries["MasaCtrl branch"] is None  # all images have the first target's entries
 
 
 def test_overrides_of_an_axis_win_and_cells_do_not_share_infotext(host):
