@@ -8,7 +8,7 @@ attention optimisation, is looked up at each call, so every optimisation stays i
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
@@ -84,61 +84,28 @@ class CrossAttentionHook(AttentionHook):
         return self._host_forward(hidden, context, *args, **kwargs)
 
 
-class Attachment:
-    """The hooks of one control on one U-Net. Use :func:`attached`, which guarantees the removal."""
-
-    def __init__(self, control: MutualSelfAttentionControl) -> None:
-        self._control = control
-        self._hooks: list[AttentionHook] = []
-        self.unet: nn.Module | None = None
-        self.layers: tuple[AttentionLayer, ...] = ()
-
-    def move_to(self, unet: nn.Module) -> None:
-        """Hook ``unet`` instead of the present one: a refiner swaps the model in the middle of sampling.
-
-        Raises:
-            UnsupportedModelError: the model has no U-Net self-attention; nothing is hooked then.
-        """
-        if unet is self.unet:
-            return
-        self.detach()
-        self.layers = self_attention_layers(unet)
-        self.unet = unet
-        looked_at = cross_attention_layers(unet)
-        for layer in (*self.layers, *looked_at):
-            _remove_stale_hooks(layer.module)
-        hooks: list[AttentionHook] = [SelfAttentionHook(layer, self._control) for layer in self.layers]
-        if self._control.masks:
-            hooks += [CrossAttentionHook(layer, self._control) for layer in looked_at]
-        for hook in hooks:
-            hook.install()
-            self._hooks.append(hook)
-
-    def detach(self) -> None:
-        """Remove every hook. Calling it again does nothing."""
-        while self._hooks:
-            self._hooks.pop().remove()
-        self.unet = None
-        self.layers = ()
-
-
 @contextmanager
-def attached(unet: nn.Module, control: MutualSelfAttentionControl) -> Iterator[Attachment]:
-    """Control the self-attention layers of ``unet`` inside the ``with`` block, whatever ends it.
+def attached(unet: nn.Module, control: MutualSelfAttentionControl) -> Iterator[tuple[AttentionLayer, ...]]:
+    """Control the self-attention layers of ``unet``, which are yielded, inside the ``with`` block, whatever ends it.
 
     With masks, control also looks at what enters the cross-attention layers.
 
     Attaching first removes any stale hook of ours, so that even a process killed inside a block heals.
 
     Raises:
-        UnsupportedModelError: the model has no U-Net self-attention layers.
+        UnsupportedModelError: the model has no U-Net self-attention layers; nothing is hooked then.
     """
-    attachment = Attachment(control)
-    try:
-        attachment.move_to(unet)
-        yield attachment
-    finally:
-        attachment.detach()
+    layers, looked_at = self_attention_layers(unet), cross_attention_layers(unet)
+    for layer in (*layers, *looked_at):
+        _remove_stale_hooks(layer.module)
+    hooks: list[AttentionHook] = [SelfAttentionHook(layer, control) for layer in layers]
+    if control.masks:
+        hooks += [CrossAttentionHook(layer, control) for layer in looked_at]
+    with ExitStack() as stack:
+        for hook in hooks:
+            stack.callback(hook.remove)
+            hook.install()
+        yield layers
 
 
 def _remove_stale_hooks(module: nn.Module) -> None:

@@ -121,7 +121,7 @@ class ControlledSampling:
 
     def _attach_to(self, unet: nn.Module) -> None:
         self._models.close()
-        layers = self._models.enter_context(attached(unet, self._control)).layers
+        layers = self._models.enter_context(attached(unet, self._control))
         hook = unet.register_forward_pre_hook(self._announce, with_kwargs=True)
         self._models.callback(hook.remove)
         self._models.callback(unet.register_forward_hook(self._check_completeness, with_kwargs=True).remove)
