@@ -28,6 +28,7 @@ from tests.unets import CONTEXT, inputs, plain, small_unet
 TOLERANCE = {"rtol": 1e-4, "atol": 1e-5}
 PAIR = branches_in_batch(1, 1)
 TARGET, SOURCE = PAIR
+PAIR_LAYOUT = BatchLayout(PAIR, cond_pass=0)
 
 
 @pytest.fixture(scope="module")
@@ -196,22 +197,70 @@ def test_law_6_cond_and_uncond_together_equal_separate_calls(unet):
             torch.testing.assert_close(got[rows], alone, rtol=1e-3, atol=1e-3)
 
 
-def test_maps_are_of_the_latest_step_or_averaged():
-    layer = CrossAttention(query_dim=16, context_dim=CONTEXT, heads=4, dim_head=8).eval()
-    context, layout = torch.randn(2, 7, CONTEXT), BatchLayout(PAIR, cond_pass=0)
-    first, second = (torch.randn(2, 4, 16) for _ in range(2))
+@pytest.fixture
+def layer() -> CrossAttention:
+    torch.manual_seed(2)
+    return CrossAttention(query_dim=16, context_dim=CONTEXT, heads=4, dim_head=8).eval()
 
-    def after_both(averaged):
+
+def capture(masks, layer, *hidden, index=0, layout=PAIR_LAYOUT, latent=(8, 8)):
+    """Let the masks see calls whose layer ``index`` gets these, with one context for all."""
+    context = torch.randn(2, 7, CONTEXT, generator=torch.Generator().manual_seed(4))
+    for of_call in hidden:
+        masks.begin_call(layout, latent)
+        with torch.no_grad():
+            masks.capture(index, layer, of_call, context)
+    return [paper.word_map(layer, of_call[0], context[0], (2,)) for of_call in hidden]
+
+
+def hidden_states(count: int) -> torch.Tensor:
+    """Of so many calls, each (2, 4, 16): the quarter of a latent of 8x8."""
+    return torch.randn(count, 2, 4, 16, generator=torch.Generator().manual_seed(3))
+
+
+def test_maps_are_of_the_latest_step_or_averaged(layer):
+    for averaged in (False, True):
         masks = masks_of_words(threshold=0.5, averaged=averaged)
-        for hidden in (first, second):
-            masks.begin_call(layout, (8, 8))
-            with torch.no_grad():
-                masks.capture(0, layer, hidden, context)
-        return masks.on_grid(TARGET, (2, 2))
+        maps = capture(masks, layer, *hidden_states(3))
+        expected = sum(maps) / 3 if averaged else maps[-1]
+        torch.testing.assert_close(masks._maps[0][0].double(), expected, rtol=1e-4, atol=1e-6)
+        assert torch.equal(masks.on_grid(TARGET, (2, 2)), foreground(normalised(expected), 0.5).view(2, 2))
 
-    maps = [paper.word_map(layer, hidden[0], context[0], (2,)) for hidden in (first, second)]
-    for averaged, values in ((False, maps[1]), (True, (maps[0] + maps[1]) / 2)):
-        assert torch.equal(after_both(averaged), foreground(normalised(values), 0.5).view(2, 2))
+
+@pytest.mark.parametrize(
+    ("layout", "latent"),
+    [(PAIR_LAYOUT, (8, 16)), (BatchLayout(branches_in_batch(1, 2), cond_pass=0), (8, 8))],
+    ids=["another size", "other branches"],
+)
+def test_maps_of_another_pass_or_batch_are_forgotten(layer, layout, latent):
+    """Hires fix begins with a larger latent; a batch may be smaller than the one before."""
+    masks = masks_of_words(averaged=True)
+    capture(masks, layer, *hidden_states(1))
+    masks.begin_call(PAIR_LAYOUT, (8, 8))
+    assert masks.on_grid(TARGET, (2, 2)) is not None
+    masks.begin_call(layout, latent)
+    assert masks.on_grid(TARGET, (2, 2)) is None and not masks._sizes
+
+
+def test_a_layer_is_told_by_the_maps_before_it(layer):
+    """As soon as there are any, and by those alone."""
+    masks = masks_of_words(threshold=0.5)
+    tokens = torch.zeros(2, 4, 16)
+    with pytest.raises(BatchLayoutError, match="before their U-Net call was announced"):
+        masks.regions(1, tokens)
+    capture(masks, layer, *hidden_states(1), index=3)
+    assert masks.regions(3, tokens) is None
+    after = masks.regions(4, tokens)
+    assert set(after) == {TARGET}
+    capture(masks, layer, -hidden_states(1)[0], index=3)
+    anew = masks.regions(4, tokens)
+    assert [region.queries.tolist() for region in anew[TARGET]] != [r.queries.tolist() for r in after[TARGET]]
+
+
+def test_nothing_is_captured_where_no_words_are(layer):
+    masks = ForegroundMasks({branch: torch.tensor([[0.5, 0.49]]) for branch in PAIR})
+    capture(masks, layer, *hidden_states(1))
+    assert not masks._maps and masks.on_grid(TARGET, (1, 2)).tolist() == [[True, False]]
 
 
 def test_a_branch_without_its_word_just_now_sees_the_whole_source(unet):
