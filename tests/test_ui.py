@@ -104,22 +104,3 @@ def test_what_means_nothing_here_is_not_seen(build):
     for key in ("source", "rectify", "inversion_steps", "control_guides"):
         (row,) = (row for keys, row in accordion.rows.items() if key in keys)
         assert not accordion.components[key].visible and not row.visible
-
-
-@pytest.mark.parametrize("chosen", ["canny", "invert"])
-def test_a_recipe_has_its_preprocessor_whichever_the_extension_chooses(build, chosen):
-    """What the user chooses after that is left alone."""
-    recipes = importlib.import_module("lib_masactrl.host.recipes")
-    guides, preprocessor, wanted = recipes._set_up({}, "Canny", "canny", "None", "source", "All")
-    assert (guides, preprocessor) == ("target, source", "None")
-    left_alone = {}
-    assert recipes._correct("None", preprocessor, wanted) == [left_alone, wanted]
-    correction, wanted = recipes._correct("None", chosen, wanted)
-    assert correction == (left_alone if chosen == "canny" else "canny")
-    assert recipes._correct("None", "invert", wanted) == [left_alone, ""]
-
-
-def test_a_recipe_pressed_again_and_one_without_a_preprocessor_of_its_own(build):
-    recipes = importlib.import_module("lib_masactrl.host.recipes")
-    assert recipes._set_up({}, "Canny", "canny", "None", "target", "Canny") == ["target", "canny", ""]
-    assert recipes._set_up({1: True}, "Depth", None, "None", None, "All") == ["target", True, {}, ""]
