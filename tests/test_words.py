@@ -198,9 +198,9 @@ def test_the_pass_with_the_prompts(words, host):
         assert [request.cond_pass(2, {}), request.cond_pass(2, {"transformer_options": {}})] == [0, None]
 
 
-def checked(words, host, prompts, hires=(), *, n_iter=1, ratio=0.0, **settings):
+def checked(words, host, prompts, hires=(), *, n_iter=1, ratio=0.0, painted=None, **settings):
     named = MasaCtrlSettings.from_mapping({**BY_WORDS, **settings})
-    p = Request(host, n_iter=n_iter, get_token_merging_ratio=lambda: ratio)
+    p = Request(host, n_iter=n_iter, get_token_merging_ratio=lambda: ratio, image_mask=painted)
     batch = BranchBatch(named)
     batch.enlarge(p)
     p.setup_prompts()
@@ -223,8 +223,12 @@ def test_every_prompt_of_every_batch_has_to_have_its_words(words, host):
 def test_token_merging_and_a_mask_that_is_not_there_are_refused(words, host):
     with pytest.raises(UnsupportedCombinationError, match="token merging is on"):
         checked(words, host, ["a cat", "a dog"], ratio=0.1)
+    painted = {"mask": "painted", "source_words": "", "target_words": ""}
     with pytest.raises(SettingsError, match="no mask was painted"):
-        checked(words, host, ["a cat", "a dog"], mask="painted", source_words="", target_words="")
+        checked(words, host, ["a cat", "a dog"], **painted)
+    checked(words, host, ["a cat", "a dog"], **painted, painted="mask")
+    with pytest.raises(SettingsError, match="target_words is 'bird'"):
+        checked(words, host, ["a cat", "a dog"], **{**painted, "target_words": "bird"}, painted="mask")
 
 
 def test_a_painted_mask_is_the_hosts_and_leaves_words_to_the_target(words, host):
