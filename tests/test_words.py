@@ -198,9 +198,9 @@ def test_the_pass_with_the_prompts(words, host):
         assert [request.cond_pass(2, {}), request.cond_pass(2, {"transformer_options": {}})] == [0, None]
 
 
-def checked(words, host, prompts, hires=(), *, n_iter=1, ratio=0.0, painted=None, **settings):
+def checked(words, host, prompts, hires=(), *, ratio=0.0, given=None, **settings):
     named = MasaCtrlSettings.from_mapping({**BY_WORDS, **settings})
-    p = Request(host, n_iter=n_iter, get_token_merging_ratio=lambda: ratio, image_mask=painted)
+    p = Request(host, get_token_merging_ratio=lambda: ratio, **(given or {}))
     batch = BranchBatch(named)
     batch.enlarge(p)
     p.setup_prompts()
@@ -210,12 +210,12 @@ def checked(words, host, prompts, hires=(), *, n_iter=1, ratio=0.0, painted=None
 
 
 def test_every_prompt_of_every_batch_has_to_have_its_words(words, host):
-    checked(words, host, ["a cat", "a dog"] * 2, n_iter=2)
+    checked(words, host, ["a cat", "a dog"] * 2, given={"n_iter": 2})
     checked(words, host, ["a cat", "a dog"], ["one cat", "one dog"])
     checked(words, host, ["a bird > a cat", "a dog"])  # one of a prompt's texts is enough
     checked(words, host, ["a bird", "a bird"], ratio=0.5, mask="none")
     with pytest.raises(SettingsError, match="target_words is 'cat', which is not in the prompt 'a bird'"):
-        checked(words, host, ["a cat", "a dog", "a bird", "a dog"], n_iter=2)
+        checked(words, host, ["a cat", "a dog", "a bird", "a dog"], given={"n_iter": 2})
     with pytest.raises(SettingsError, match="source_words is 'dog', which is not in the prompt 'one bird'"):
         checked(words, host, ["a cat", "a dog"], ["one cat", "one bird"])
 
@@ -226,9 +226,9 @@ def test_token_merging_and_a_mask_that_is_not_there_are_refused(words, host):
     painted = {"mask": "painted", "source_words": "", "target_words": ""}
     with pytest.raises(SettingsError, match="no mask was painted"):
         checked(words, host, ["a cat", "a dog"], **painted)
-    checked(words, host, ["a cat", "a dog"], **painted, painted="mask")
+    checked(words, host, ["a cat", "a dog"], **painted, given={"image_mask": "mask"})
     with pytest.raises(SettingsError, match="target_words is 'bird'"):
-        checked(words, host, ["a cat", "a dog"], **{**painted, "target_words": "bird"}, painted="mask")
+        checked(words, host, ["a cat", "a dog"], **{**painted, "target_words": "bird"}, given={"image_mask": "mask"})
 
 
 def test_a_painted_mask_is_the_hosts_and_leaves_words_to_the_target(words, host):
