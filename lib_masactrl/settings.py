@@ -182,8 +182,8 @@ class MasaCtrlSettings:
         FlagSetting,
         False,
         "Allow plain",
-        "Where the model or the prompt cannot be controlled (Flux, SD 3, AND), make the picture without control and "
-        "say so, instead of an error.",
+        "Where the model, the prompt or an option rules control out (Flux, SD 3, AND, Hypertile), make the picture "
+        "without it and say so, instead of an error.",
     )
 
     @property

@@ -63,18 +63,35 @@ def test_hypertile_is_refused_where_it_acts(host, refusals, options, hires, refu
     p = Request(host, enable_hr=hires)
     if refused:
         with pytest.raises(UnsupportedCombinationError, match="Hypertile for the U-Net is on"):
-            refusals.check_network(p)
+            refusals.check_options(p, MasaCtrlSettings())
     else:
-        refusals.check_network(p)
+        refusals.check_options(p, MasaCtrlSettings())
 
 
 def test_a_compiled_u_net_is_refused_by_its_label(host, refusals):
-    host.sd_unet.current_unet = object()
-    with pytest.raises(UnsupportedCombinationError, match="SD Unet is set to object,"):
-        refusals.check_network(Request(host))
-    host.sd_unet.current_unet_option = SimpleNamespace(label="TensorRT")
+    host.sd_unet.get_unet_option = lambda: SimpleNamespace(label="TensorRT")
     with pytest.raises(UnsupportedCombinationError, match="SD Unet is set to TensorRT,"):
-        refusals.check_network(Request(host))
+        refusals.check_options(Request(host), MasaCtrlSettings())
+
+
+@pytest.mark.parametrize(
+    ("ratios", "hires", "mask", "refused"),
+    [
+        ((0.5, 0.5), False, "words", True),
+        ((0.0, 0.5), True, "words", True),
+        ((0.0, 0.5), False, "words", False),
+        ((0.5, 0.5), True, "none", False),
+        ((0.0, 0.0), True, "words", False),
+    ],
+)
+def test_token_merging_is_refused_where_masks_would_miss_a_token(host, refusals, ratios, hires, mask, refused):
+    p = Request(host, enable_hr=hires, get_token_merging_ratio=lambda for_hr=False: ratios[for_hr])
+    settings = MasaCtrlSettings(mask=mask)
+    if refused:
+        with pytest.raises(UnsupportedCombinationError, match="token merging is on"):
+            refusals.check_options(p, settings)
+    else:
+        refusals.check_options(p, settings)
 
 
 def test_what_replaces_attention_is_named_by_its_file(refusals):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 
@@ -9,6 +11,8 @@ from lib_masactrl.errors import SettingsError, UnsupportedCombinationError, Unsu
 from tests.unets import small_unet
 from tests.webui_requests import NAMED, latents, leftovers, run
 from tests.webui_standin import Request
+
+TENSORRT = SimpleNamespace(label="TensorRT")
 
 
 def test_disabled_touches_nothing(host):
@@ -40,7 +44,7 @@ def test_a_refused_request_makes_no_image_and_is_given_back(host, args):
         (lambda h, p: vars(p).update(prompt="a cat AND a hat"), "AND in the prompt"),
         (lambda h, p: vars(p).update(script_args=({"module": "reference_only"},)), "reference_only"),
         (lambda h, p: vars(p).update(init_images=[1, 2, 3]), "3 init images for a batch size of 1"),
-        (lambda h, p: vars(h.sd_unet).update(current_unet=object()), "SD Unet is set to object"),
+        (lambda h, p: vars(h.sd_unet).update(get_unet_option=lambda: TENSORRT), "SD Unet is set to TensorRT"),
         (lambda h, p: vars(h.shared.opts).update(hypertile_enable_unet=True), "Hypertile"),
     ],
 )

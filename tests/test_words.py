@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from lib_masactrl.branches import BatchLayout, branches_in_batch
-from lib_masactrl.errors import SettingsError, UnsupportedCombinationError, UnsupportedModelError
+from lib_masactrl.errors import SettingsError, UnsupportedModelError
 from lib_masactrl.host.batch import BranchBatch
 from lib_masactrl.masks import ForegroundMasks
 from lib_masactrl.settings import MasaCtrlSettings
@@ -198,9 +198,9 @@ def test_the_pass_with_the_prompts(words, host):
         assert [request.cond_pass(2, {}), request.cond_pass(2, {"transformer_options": {}})] == [0, None]
 
 
-def checked(words, host, prompts, hires=(), *, ratio=0.0, given=None, **settings):
+def checked(words, host, prompts, hires=(), *, given=None, **settings):
     named = MasaCtrlSettings.from_mapping({**BY_WORDS, **settings})
-    p = Request(host, get_token_merging_ratio=lambda: ratio, **(given or {}))
+    p = Request(host, **(given or {}))
     batch = BranchBatch(named)
     batch.enlarge(p)
     p.setup_prompts()
@@ -213,16 +213,14 @@ def test_every_prompt_of_every_batch_has_to_have_its_words(words, host):
     checked(words, host, ["a cat", "a dog"] * 2, given={"n_iter": 2})
     checked(words, host, ["a cat", "a dog"], ["one cat", "one dog"])
     checked(words, host, ["a bird > a cat", "a dog"])  # one of a prompt's texts is enough
-    checked(words, host, ["a bird", "a bird"], ratio=0.5, mask="none")
+    checked(words, host, ["a bird", "a bird"], mask="none")
     with pytest.raises(SettingsError, match="target_words is 'cat', which is not in the prompt 'a bird'"):
         checked(words, host, ["a cat", "a dog", "a bird", "a dog"], given={"n_iter": 2})
     with pytest.raises(SettingsError, match="source_words is 'dog', which is not in the prompt 'one bird'"):
         checked(words, host, ["a cat", "a dog"], ["one cat", "one bird"])
 
 
-def test_token_merging_and_a_mask_that_is_not_there_are_refused(words, host):
-    with pytest.raises(UnsupportedCombinationError, match="token merging is on"):
-        checked(words, host, ["a cat", "a dog"], ratio=0.1)
+def test_a_mask_that_is_not_there_is_refused(words, host):
     painted = {"mask": "painted", "source_words": "", "target_words": ""}
     with pytest.raises(SettingsError, match="no mask was painted"):
         checked(words, host, ["a cat", "a dog"], **painted)

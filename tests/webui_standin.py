@@ -42,6 +42,9 @@ class Request:
     def comment(self, text: str) -> None:
         self.comments.append(text)
 
+    def get_token_merging_ratio(self, for_hr: bool = False) -> float:
+        return 0.0
+
     def setup_prompts(self) -> None:
         count = self.batch_size * self.n_iter
         self.all_prompts = list(self.prompt) if isinstance(self.prompt, list) else [self.prompt] * count
@@ -124,7 +127,7 @@ class StandIn:
             state=types.SimpleNamespace(interrupted=False, skipped=False),
             prompt_styles=types.SimpleNamespace(apply_styles_to_prompt=lambda text, styles: ", ".join([text, *styles])),
         )
-        vars(self.sd_unet).update(current_unet=None)
+        vars(self.sd_unet).update(get_unet_option=lambda: None)
         vars(self.images).update(save_image=self.save_image)
         vars(self.prompt_parser).update(get_multicond_prompt_list=lambda p: ([t.split(" AND ") for t in p], [], {}))
 

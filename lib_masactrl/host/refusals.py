@@ -79,23 +79,30 @@ def check_reference_units(p: Any) -> None:
             )
 
 
-def check_network(p: Any) -> None:
-    """The host will run the checkpoint's own attention modules on whole pictures, under the request's own options.
+def check_options(p: Any, settings: MasaCtrlSettings) -> None:
+    """The host will run the checkpoint's own attention modules on all tokens, under the request's own options.
 
     Raises:
-        UnsupportedCombinationError: a compiled U-Net or Hypertile is active.
+        UnsupportedCombinationError: a compiled U-Net, Hypertile or token merging is active.
     """
-    if sd_unet.current_unet is not None:
-        name = getattr(getattr(sd_unet, "current_unet_option", None), "label", type(sd_unet.current_unet).__name__)
+    compiled = sd_unet.get_unet_option()  # what the host will run as soon as it samples
+    if compiled is not None:
         raise UnsupportedCombinationError(
-            f"SD Unet is set to {name}, which bypasses the attention layers to be controlled; "
+            f"SD Unet is set to {compiled.label}, which bypasses the attention layers to be controlled; "
             "set SD Unet to None in Settings or disable MasaCtrl."
         )
-    tiling = ["hypertile_enable_unet"] + ["hypertile_enable_unet_secondpass"] * bool(getattr(p, "enable_hr", False))
+    hires = bool(getattr(p, "enable_hr", False))
+    tiling = ["hypertile_enable_unet"] + ["hypertile_enable_unet_secondpass"] * hires
     if any(getattr(shared.opts, option, False) for option in tiling):
         raise UnsupportedCombinationError(
             "Hypertile for the U-Net is on; it cuts self-attention into tiles in which a target cannot see "
             "the whole source. Switch Hypertile off in Settings or disable MasaCtrl."
+        )
+    merging = [p.get_token_merging_ratio()] + [p.get_token_merging_ratio(for_hr=True)] * hires
+    if settings.mask != "none" and any(float(ratio) > 0 for ratio in merging):
+        raise UnsupportedCombinationError(
+            "token merging is on, which leaves no place to a token; masks need one. Set the token merging "
+            "ratio to 0 in Settings or give mask 'none'."
         )
 
 

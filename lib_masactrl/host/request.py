@@ -26,7 +26,7 @@ from lib_masactrl.host.controlled import controlled
 from lib_masactrl.host.real_image import RealImage, noting_pictures
 from lib_masactrl.host.refusals import (
     check_model,
-    check_network,
+    check_options,
     check_prompts,
     check_real_image,
     check_reference_units,
@@ -152,6 +152,7 @@ def _check_request(p: Any, settings: MasaCtrlSettings) -> None:
     own = [*p.all_prompts, *(getattr(p, "all_hr_prompts", None) or [])]
     check_prompts([*own, settings.source_prompt, *settings.target_prompts])
     check_reference_units(p)
+    check_options(p, settings)
     if settings.source == "image":
         check_real_image(p, settings)
 
@@ -207,7 +208,6 @@ def _wrap_sample(p: Any, batch: BranchBatch) -> None:
             return original(*args, **kwargs)
         _unwrap(p, "save_samples")  # the last batch's
         try:
-            check_network(p)
             with controlled(p, batch):
                 return original(*args, **kwargs)
         except BaseException:

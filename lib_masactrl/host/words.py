@@ -11,7 +11,7 @@ from modules import extra_networks, prompt_parser, shared
 from PIL import Image
 
 from lib_masactrl.branches import Branch
-from lib_masactrl.errors import UnsupportedCombinationError, UnsupportedModelError
+from lib_masactrl.errors import UnsupportedModelError
 from lib_masactrl.host.batch import BranchBatch
 from lib_masactrl.host.foreground import branches_by_words, foreground_words, masks_for
 from lib_masactrl.masks import ForegroundMasks, dimmed
@@ -107,11 +107,6 @@ def check_masks(p: Any, batch: BranchBatch) -> None:
         return
     painted = None if getattr(p, "image_mask", None) is None else torch.ones(1, 1)
     masks_for(settings, (), painted, None)
-    if float(p.get_token_merging_ratio()) > 0:
-        raise UnsupportedCombinationError(
-            "token merging is on, which leaves no place to a token; masks need one. Set the token merging "
-            "ratio to 0 in Settings or give mask 'none'."
-        )
     for prompts in (p.all_prompts, getattr(p, "all_hr_prompts", None) or ()):
         left = list(prompts)
         for iteration in itertools.count():

@@ -175,6 +175,22 @@ def test_plain_if_allowed(client: Client, changes: dict[str, Any]) -> None:
     assert "start_layer" in refused(client, controlled(base, allow_plain=True, start_layer=99))
 
 
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [({"hypertile_enable_unet": True}, "Hypertile"), ({"sd_unet": "[Fault] compiled"}, "SD Unet")],
+    ids=["hypertile", "compiled"],
+)
+def test_plain_if_allowed_under_an_option(
+    client: Client, host_paths: HostPaths, options: dict[str, Any], said: str
+) -> None:
+    if said == "Hypertile" and not (host_paths.checkout / "extensions-builtin" / "hypertile").is_dir():
+        pytest.skip("this WebUI has no Hypertile")
+    base = request(override_settings=options)
+    allowed, plain = client.txt2img(controlled(base, allow_plain=True)), client.txt2img(base)
+    assert same(allowed.images, plain.images)
+    assert all("MasaCtrl refusal" in text and said in text for text in allowed.infotexts)
+
+
 def test_upper_case_and_inside_a_word_is_no_conjunction(client: Client) -> None:
     assert len(client.txt2img(controlled(request("a LAND, standing"), source_prompt="a BAND")).images) == 2
 
