@@ -57,6 +57,14 @@ def test_what_cannot_be_combined_is_refused_in_words(host, change, message):
     assert leftovers(host, p) == []
 
 
+@pytest.mark.parametrize("pictures", [[], [None], None])
+def test_img2img_without_a_picture_is_refused_in_words(host, pictures):
+    p = Request(host, init_images=pictures)
+    with pytest.raises(SettingsError, match="img2img was given no picture"):
+        host.process_images(p, host.script, NAMED)
+    assert leftovers(host, p) == []
+
+
 def test_models_without_a_unet_are_refused(host):
     host.use_model(torch.nn.Linear(1, 1))
     with pytest.raises(UnsupportedModelError, match="no U-Net self-attention"):

@@ -6,6 +6,7 @@ import re
 import threading
 from collections.abc import Iterator
 
+import numpy
 import pytest
 
 from .client import Client, HttpError, Pixels, decoded, fault, largest_difference, same
@@ -38,6 +39,21 @@ def test_the_source_is_the_picture_and_the_second_edit_inverts_nothing(
     assert re.fullmatch(
         r"([1-9]\d*) of \d+ steps; 12 of 16 layers", re.search(r"result: ([^,]*)", first.infotexts[0])[1]
     )
+
+
+@pytest.mark.parametrize(("rectify", "equal"), [(True, 2), (False, 0)])
+def test_a_rectified_source_sees_no_noise_that_the_sampler_draws(
+    client: Client, photograph: Pixels, rectify: bool, equal: int
+) -> None:
+    """At every evaluation, what the U-Net gets as source, cond and uncond, is the trajectory's."""
+    seeds = []
+    for seed in (1, 2):
+        base = fault(asked(photograph, sampler_name="Euler a", seed=seed), count=False, calls=True)
+        edit(client, base, source_prompt="noise", rectify=rectify)
+        seeds.append([call["x"] for call in client.unet_calls() if len(call["x"]) == 4])
+    assert len(seeds[0]) == 8 and same(seeds[0][:1], seeds[1][:1])
+    for one, other in zip(seeds[0][1:], seeds[1][1:]):
+        assert sum(map(numpy.array_equal, one, other)) == equal
 
 
 @pytest.fixture
