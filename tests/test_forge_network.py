@@ -17,16 +17,17 @@ def network(host):
     return importlib.import_module("lib_masactrl.host.forge_network")
 
 
-def from_extension(folder, source):
+def from_extension(folder, source, file="/webui/extensions-builtin/{}/lib/code.py"):
     """What is defined by ``source`` in a file of an extension."""
     defined: dict[str, object] = {}
-    exec(compile(source, f"/webui/extensions-builtin/{folder}/lib/code.py", "exec"), defined)
+    exec(compile(source, file.format(folder), "exec"), defined)
     return defined
 
 
+ON_WINDOWS = r"C:\web ui\extensions-builtin\{}\lib\code.py"
 CLASS = "class {0}:\n    def __call__(self, *args): pass\n    def process_before_every_sampling(self): pass"
 ADAPTER = from_extension("sd_forge_ipadapter", CLASS.format("Patch") + "\n" + CLASS.format("Unit"))
-TILE = from_extension("forge_preprocessor_tile", CLASS.format("Tile") + "\ndef colour_fix(h): pass")
+TILE = from_extension("forge_preprocessor_tile", CLASS.format("Tile") + "\ndef colour_fix(h): pass", ON_WINDOWS)
 FREEU = from_extension(
     "sd_forge_freeu",
     "def patch(scale, more=0):\n    def output_block_patch(h, more=more):\n        return h * scale\n"

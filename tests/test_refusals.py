@@ -106,6 +106,8 @@ def test_what_replaces_attention_is_named_by_its_file(refusals):
     assert named(patches={"attn1_patch": [patch, patch]}) == here
     assert named(patches={"attn1_patch": [print], "attn2_patch": [patch]}) == "builtin_function_or_method"
     assert named() == refusals.replacing_attention({}) == "another extension"
+    patch.__code__ = patch.__code__.replace(co_filename=r"C:\Users\Zoë\web ui\extensions\sag\scripts\sag.py")
+    assert named(patches={"attn1_patch": [patch]}) == "sag/scripts/sag.py"
 
 
 @pytest.mark.parametrize(("layer", "refused"), [(None, False), (6, False), (7, True)])

@@ -1,4 +1,4 @@
-"""What a checkpoint's file tells before it is loaded. The Forge family loads none until the first request."""
+"""What a checkpoint's file tells before it is loaded. Forge loads none until the first request."""
 
 from __future__ import annotations
 

@@ -38,7 +38,7 @@ class Model:
 def chosen_model() -> Model | None:
     """The checkpoint that the next request is for; ``None`` where neither memory nor its file tells what it is.
 
-    The Forge family loads a checkpoint when it is needed first, not when it is chosen.
+    Forge loads a checkpoint when it is needed first, not when it is chosen.
     """
     chosen = _chosen()
     in_memory = getattr(sd_models.model_data.sd_model, "sd_checkpoint_info", None)

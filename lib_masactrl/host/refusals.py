@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from pathlib import Path
+from pathlib import PureWindowsPath
 from typing import Any
 
 from modules import prompt_parser, sd_unet, shared
@@ -117,7 +117,7 @@ def replacing_attention(call: dict[str, Any]) -> str:
     patches = [*options.get("patches_replace", {}).get("attn1", {}).values()]
     patches += options.get("patches", {}).get("attn1_patch", [])
     files = [getattr(getattr(patch, "__code__", None), "co_filename", type(patch).__name__) for patch in patches]
-    names = dict.fromkeys("/".join(Path(file).parts[-3:]) for file in files)
+    names = dict.fromkeys("/".join(PureWindowsPath(file).parts[-3:]) for file in files)  # takes slashes of both kinds
     return ", ".join(names) or "another extension"
 
 
