@@ -23,6 +23,11 @@ def test_script_info(client: Client) -> None:
         assert [setting.parse(value) for setting, value in zip(SETTINGS, values)] == [s.default for s in SETTINGS]
 
 
+def test_the_accordions_are_built_without_a_warning(client: Client) -> None:
+    """Gradio 3 and 4 warn of parameters, values and components that they do not know."""
+    assert client.get("/fault/page_warnings") == []
+
+
 def test_positional_is_named(client: Client) -> None:
     """Numbers as texts too, as text fields give them."""
     named = client.txt2img(controlled(request(TARGET), method="union"))

@@ -1,5 +1,8 @@
 """MasaCtrl's settings as the host carries them: arguments, infotext, paste, axes of its X/Y/Z plot, Batch mode."""
 
+import warnings
+
+import gradio as gr
 from modules import img2img, processing, scripts, shared
 from PIL import Image
 
@@ -90,3 +93,12 @@ def find_api(app):
     """Note the host's API for :func:`script_args`, once it has its routes."""
     global host_api
     host_api = next(r.endpoint.__self__ for r in app.routes if getattr(r, "path", "") == "/sdapi/v1/txt2img")
+
+
+def page_warnings():
+    """What Python warns of while both tabs' accordions are built again, beside the page."""
+    with gr.Blocks(), warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        for tab in ("txt2img", "img2img"):
+            type(masactrl(tab)[1])().ui(tab == "img2img")
+    return [str(warning.message) for warning in caught]

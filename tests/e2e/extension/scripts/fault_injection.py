@@ -80,7 +80,8 @@ def reload_ui():
 
 def add_routes(_, app):
     settings.find_api(app)
-    asked = (leftovers.hooks, leftovers.memory, settings.axes, trace, calls, rows, round_trips, networks.networks)
+    asked = (leftovers.hooks, leftovers.memory, networks.networks, settings.axes, settings.page_warnings)
+    asked += (trace, calls, rows, round_trips)
     told = (settings.infotext, settings.paste, settings.script_args, settings.batch, prompt_words.words, reload_ui)
     for routes, method in ((asked, "GET"), (told, "POST")):
         for route in routes:
