@@ -17,6 +17,7 @@ from torch import Tensor
 from lib_masactrl.bit_depth import in_eight_bits
 from lib_masactrl.branches import Branch, branches_in_batch
 from lib_masactrl.errors import UnsupportedCombinationError
+from lib_masactrl.host.other_extensions import makes_every_variant
 from lib_masactrl.masks import ForegroundMasks
 from lib_masactrl.settings import MasaCtrlSettings
 
@@ -45,6 +46,8 @@ class BranchBatch:
 
     def __init__(self, settings: MasaCtrlSettings) -> None:
         self.settings = settings
+        #: The host's object that was enlarged; other scripts may hand in copies of it.
+        self.request: Any = None
         self.group_count = 0
         #: The pictures that the host encoded, and the real image of the batch that is sampled now.
         self.noted: list[Tensor] = []
@@ -64,6 +67,7 @@ class BranchBatch:
         Raises:
             UnsupportedCombinationError: more init images than the batch has places.
         """
+        self.request = p
         self._original = {name: getattr(p, name) for name in _RESTORED if hasattr(p, name)}
         self._groups_per_batch = int(p.batch_size)
         images = [_read(image) for image in getattr(p, "init_images", None) or []]
@@ -144,17 +148,20 @@ class BranchBatch:
         return [not branch.is_source for n in batches for branch in self.branches(n)]
 
     def restore(self, p: Any) -> None:
-        """Give the request its own values back: the host and scripts reuse request objects (Batch tab, X/Y/Z)."""
+        """Give the request, or a copy of it, its own values back: hosts reuse request objects (Batch tab, X/Y/Z)."""
         for name, value in self._original.items():
             setattr(p, name, value)
-        self._original = {}
 
     def _branches_of(self, groups: int) -> tuple[Branch, ...]:
         return branches_in_batch(groups, self.settings.targets)
 
     def _count_groups(self, p: Any) -> int:
-        """The host's list holds one entry per image, unless a script gave its own list (Prompt matrix)."""
-        if isinstance(p.prompt, list) or isinstance(p.negative_prompt, list):
+        """The host's list holds one entry per image, unless a script gave its own list."""
+        if makes_every_variant(p):  # and reads the number of batches off the enlarged batch
+            p.n_iter = -(-len(p.all_prompts) // self._groups_per_batch)
+            p.do_not_save_grid = len(p.all_prompts) == 1 or self._original["do_not_save_grid"]
+            return len(p.all_prompts)
+        if isinstance(p.prompt, list) or isinstance(p.negative_prompt, list):  # Prompt matrix
             return len(p.all_prompts)
         return self._groups_per_batch * int(p.n_iter)
 

@@ -57,7 +57,8 @@ def check_prompts(prompts: list[str]) -> None:
         if len(indexes[0]) > 1:
             raise UnsupportedCombinationError(
                 f"AND in the prompt {prompt[:60]!r}: the host evaluates its parts as separate rows, so a "
-                "target cannot be paired with its source. Write the prompt without AND, or disable MasaCtrl."
+                "target cannot be paired with its source. Write the prompt without AND (Regional Prompter's "
+                "Latent mode makes it of BREAK), or disable MasaCtrl."
             )
 
 

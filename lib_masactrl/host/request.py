@@ -23,6 +23,7 @@ from lib_masactrl.host import infotext
 from lib_masactrl.host.batch import BranchBatch
 from lib_masactrl.host.capabilities import has_infotext_per_image
 from lib_masactrl.host.controlled import controlled
+from lib_masactrl.host.other_extensions import is_inner_request
 from lib_masactrl.host.real_image import RealImage, noting_pictures
 from lib_masactrl.host.refusals import (
     check_model,
@@ -58,6 +59,10 @@ def begin(p: Any, args: tuple[Any, ...]) -> None:
     Raises:
         MasaCtrlError: a setting or a combination is not allowed.
     """
+    if is_inner_request(p):
+        return
+    if BATCH in vars(p) and _batch_of(p) is None:  # what this copy says shall not be said of the request it is of
+        p.extra_generation_params = dict(p.extra_generation_params)
     end(p)
     infotext.clear(p)
     settings = MasaCtrlSettings.from_args(args, getattr(p, OVERRIDES, None))
@@ -79,7 +84,7 @@ def prepare(p: Any) -> None:
         MasaCtrlError: the loaded model or something in the request cannot be combined with control, and a picture
             without control was not asked for (``allow_plain``); or a setting does not fit the request.
     """
-    batch = getattr(p, BATCH, None)
+    batch = _batch_of(p)
     if batch is None:
         return
     try:
@@ -104,7 +109,7 @@ def drop_sources(p: Any, results: Any, iteration: int) -> None:
     The host obliges whoever changes the number of images to shorten the request's lists as well
     (A1111 ``scripts.py``, ``postprocess_batch_list``).
     """
-    batch = getattr(p, BATCH, None)
+    batch = _batch_of(p)
     if batch is None:
         return
     if batch.image is not None:
@@ -123,7 +128,7 @@ def drop_sources(p: Any, results: Any, iteration: int) -> None:
 
 def finish(p: Any, processed: Any) -> None:
     """``postprocess``: shorten the lists of the API's answer to its images, add the masks, restore the request."""
-    batch = getattr(p, BATCH, None)
+    batch = _batch_of(p)
     if batch is None:
         return
     if not batch.settings.show_source:
@@ -144,6 +149,16 @@ def end(p: Any) -> None:
         batch.restore(p)
     for name in ("init", "sample", "save_samples"):
         _unwrap(p, name)
+
+
+def _batch_of(p: Any) -> BranchBatch | None:
+    """The request's branches, if they are its own.
+
+    ADetailer calls every script's ``postprocess`` and ``process`` with copies of a request that is under way. Such a
+    copy has the request's attributes, and must neither end the request nor save its masks.
+    """
+    batch = getattr(p, BATCH, None)
+    return batch if batch is not None and batch.request is p else None
 
 
 def _check_request(p: Any, settings: MasaCtrlSettings) -> None:
@@ -208,6 +223,7 @@ def _wrap_sample(p: Any, batch: BranchBatch) -> None:
             return original(*args, **kwargs)
         _unwrap(p, "save_samples")  # the last batch's
         try:
+            check_prompts(p.prompts)  # other scripts may have written AND after our `process`
             with controlled(p, batch):
                 return original(*args, **kwargs)
         except BaseException:

@@ -59,7 +59,7 @@ def leaves_no_hook(request: pytest.FixtureRequest) -> Iterator[None]:
     before = request.getfixturevalue("idle_hooks")
     yield
     left = client.get("/fault/hooks")
-    if "model" in request.fixturenames:  # ControlNet keeps hooks of its own
+    if {"model", "beside"} & set(request.fixturenames):  # ControlNet and Regional Prompter keep hooks of their own
         left, before = ({name: hooks[name] for name in ("ours", "control_signals")} for hooks in (left, before))
     assert left == before
 

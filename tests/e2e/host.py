@@ -46,6 +46,7 @@ class HostPaths:
     python: Path
     checkpoint: Path
     controlnet: Path | None = None
+    others: tuple[Path, ...] = ()
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] = os.environ) -> HostPaths | str:
@@ -68,11 +69,13 @@ class HostPaths:
                 return f"NO REAL WEBUI TESTED: {path / inside} does not exist; set {name}."
         checkpoint = Path(given) if given else _own_checkpoint(Path(checkout))
         controlnet = environment.get("MASACTRL_E2E_CONTROLNET", "")
+        others = filter(None, environment.get("MASACTRL_E2E_EXTENSIONS", "").split(os.pathsep))
         return cls(
             Path(checkout).absolute(),
             python.absolute(),
             checkpoint.absolute(),
             Path(controlnet).absolute() if controlnet else None,
+            tuple(Path(other).absolute() for other in others),
         )
 
 
@@ -152,6 +155,8 @@ def prepare(paths: HostPaths, data: Path, *, extension: str | None) -> None:
     shutil.copytree(Path(__file__).parent / "extension", data / "extensions" / "fault-injection")
     if paths.controlnet:
         shutil.copytree(paths.controlnet, data / "extensions" / "sd-webui-controlnet", symlinks=True)
+    for other in paths.others:
+        shutil.copytree(other, data / "extensions" / other.name, symlinks=True)
     if extension is not None:
         target = data / "extensions" / extension
         target.mkdir()

@@ -17,6 +17,7 @@ Idle (no argument) it touches no request. Over the API its one argument is an ob
 * ``trace``: keep the denoised latents of every denoiser evaluation, for ``GET /fault/trace``;
 * ``count``: keep the number of rows of every U-Net call since the last ``GET /fault/rows``;
 * ``calls``: keep what every U-Net call gets and gives, for ``GET /fault/calls``;
+* ``detect``: from now on, ADetailer's ``mediapipe_face_full`` finds a face in the middle of every picture;
 * ``units_of_the_page``: ControlNet units from the API have their input mode as Forge's page gives it: an object, which
   no JSON holds, and without which that ControlNet takes no unit of several pictures.
 
@@ -29,7 +30,7 @@ import gradio as gr
 import torch
 from modules import script_callbacks, scripts, shared
 
-from lib_fault import leftovers, networks, prompt_words, settings
+from lib_fault import faces, leftovers, networks, prompt_words, settings
 from lib_fault.watch import calls, keep_denoised, keep_round_trips, round_trips, rows, trace, watch
 
 
@@ -44,6 +45,8 @@ class FaultScript(scripts.Script):
         return [gr.Textbox(value="", visible=False, label="Fault")]
 
     def before_process(self, p, wanted=None):
+        if isinstance(wanted, dict) and wanted.get("detect"):
+            faces.find_everywhere()
         if isinstance(wanted, dict) and wanted.get("units_of_the_page") and "lib_controlnet.enums" in sys.modules:
             modes = sys.modules["lib_controlnet.enums"].InputMode
             for unit in p.script_args:
