@@ -125,6 +125,39 @@ def test_lists_that_follow_the_batch_size_are_counted_by_it(host, switched):
     assert host.process_images(p, script, NAMED).all_prompts == ["a red cat", "a dog sitting"]
 
 
+BY_NUMBER = ["SD upscale", "Poor man's outpainting", "Prompt matrix", "SD Upscale"]
+
+
+def chosen(host, title, number=2):
+    """A request made by a script of the Script menu."""
+    menu = [types.SimpleNamespace(title=lambda: "X/Y/Z plot"), types.SimpleNamespace(title=lambda: title)]
+    p = Request(host, script_args=(number, None))
+    p.scripts = types.SimpleNamespace(alwayson_scripts=[], selectable_scripts=menu)
+    return p
+
+
+@pytest.mark.parametrize("title", BY_NUMBER)
+@pytest.mark.parametrize("given", [{}, {"more_targets": "a cat asleep", "show_source": False}])
+def test_scripts_that_count_pictures_are_refused_what_would_mix_them(host, title, given):
+    p = chosen(host, title)
+    with pytest.raises(UnsupportedCombinationError, match=f"the script .{title}.* 'Show source'"):
+        host.process_images(p, host.script, {**NAMED, **given})
+    assert leftovers(host, p) == []
+
+
+@pytest.mark.parametrize("title", BY_NUMBER)
+def test_scripts_that_count_pictures_get_targets_alone(host, title):
+    assert host.process_images(chosen(host, title), host.script, {**NAMED, "show_source": False}).all_prompts == [
+        "a cat running"
+    ]
+
+
+@pytest.mark.parametrize("number", [0, 1, 3, None])
+def test_other_scripts_take_what_there_is(host, number):
+    processed = host.process_images(chosen(host, "SD upscale", number), host.script, NAMED)
+    assert len(processed.images) == 2
+
+
 def test_and_that_another_script_writes_later_is_refused(host):
     original = host.script.process
 

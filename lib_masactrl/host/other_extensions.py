@@ -1,11 +1,15 @@
-"""What other extensions do to a request, where it changes what its lists or its object mean.
+"""What other scripts do to a request, where it changes what its lists, its pictures or its object mean.
 
-They are known by the names that they show and mark their own requests with; none of them is imported.
+They are known by the titles that they show and by how they mark their own requests; none of them is imported.
 """
 
 from __future__ import annotations
 
 from typing import Any
+
+#: Scripts of the hosts' own that lay the pictures of a request side by side by their number, one for each of theirs.
+#: (Outpainting mk2, Loopback and X/Y/Z plot take the first ones, which are targets.)
+_BY_NUMBER = {"sd upscale", "poor man's outpainting", "prompt matrix"}
 
 
 def is_inner_request(p: Any) -> bool:
@@ -23,3 +27,13 @@ def makes_every_variant(p: Any) -> bool:
             enabled, combinatorial = p.script_args[script.args_from : script.args_from + 2]
             return bool(enabled and combinatorial)
     return False
+
+
+def script_by_number(p: Any) -> str | None:
+    """The title of the script chosen in the tab's *Script* menu, if it takes the request's pictures by their number."""
+    chosen = next(iter(p.script_args or ()), 0)  # the host's `ScriptRunner.run`: 0 is none
+    scripts = getattr(getattr(p, "scripts", None), "selectable_scripts", ())
+    if not isinstance(chosen, int) or not 0 < chosen <= len(scripts):
+        return None
+    title = str(scripts[chosen - 1].title())
+    return title if title.lower() in _BY_NUMBER else None

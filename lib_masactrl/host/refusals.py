@@ -11,6 +11,7 @@ from torch import nn
 
 from lib_masactrl.errors import SettingsError, UnsupportedCombinationError, UnsupportedModelError
 from lib_masactrl.host.capabilities import forge_part
+from lib_masactrl.host.other_extensions import script_by_number
 from lib_masactrl.layers import self_attention_layers
 from lib_masactrl.settings import MasaCtrlSettings
 
@@ -78,6 +79,20 @@ def check_reference_units(p: Any) -> None:
                 f"the ControlNet unit {module!r} replaces the same self-attention; "
                 "disable that unit or disable MasaCtrl."
             )
+
+
+def check_script(p: Any, settings: MasaCtrlSettings) -> None:
+    """The script that makes the request gets one picture for each that it asked for, if it counts them.
+
+    Raises:
+        UnsupportedCombinationError: naming the script.
+    """
+    script = script_by_number(p)
+    if script is not None and (settings.show_source or settings.show_masks or settings.targets > 1):
+        raise UnsupportedCombinationError(
+            f"the script {script!r} puts the pictures together by their number, and would take sources for targets; "
+            "switch 'Show source' and 'Show masks' off and give no 'More targets', or disable MasaCtrl."
+        )
 
 
 def check_options(p: Any, settings: MasaCtrlSettings) -> None:
