@@ -11,6 +11,8 @@ import numpy
 import safetensors
 
 UNET = "model.diffusion_model."
+#: What a ControlNet has in common with a U-Net.
+ENCODER = ("time_embed.", "label_emb.", "input_blocks.", "middle_block.")
 
 
 def write_tensors(tensors: dict[str, numpy.ndarray], file: Path) -> None:
@@ -76,10 +78,10 @@ def write_controlnet(checkpoint: Path, file: Path) -> None:
     tensors: dict[str, numpy.ndarray] = {}
     with safetensors.safe_open(checkpoint, framework="numpy") as given:
         for name in given.keys():  # noqa: SIM118  # no mapping
-            if name.startswith(tuple(UNET + part for part in ("time_embed.", "input_blocks.", "middle_block."))):
+            if name.startswith(tuple(UNET + part for part in ENCODER)):
                 tensors[name.removeprefix(UNET)] = given.get_tensor(name)
     widths = [len(tensors["input_blocks.0.0.bias"])]
-    for block in range(1, 12):
+    for block in range(1, 12 if "input_blocks.11.0.in_layers.0.bias" in tensors else 9):  # SDXL has nine
         last = "op" if f"input_blocks.{block}.0.op.bias" in tensors else "out_layers.3"
         widths.append(len(tensors[f"input_blocks.{block}.0.{last}.bias"]))
     _open(tensors, widths)

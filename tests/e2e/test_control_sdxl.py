@@ -1,7 +1,7 @@
-"""SDXL beside the real ControlNet extension: its ControlNets in their three sizes, and a T2I-Adapter.
+"""SDXL beside ControlNet: on AUTOMATIC1111 ControlNets in three sizes and a T2I-Adapter, on Forge a ControlNet.
 
-Asked for by ``MASACTRL_E2E_FAMILIES=sdxl`` with ``MASACTRL_E2E_CONTROLNET`` on AUTOMATIC1111. The U-Net has SDXL's own
-width, without which no ControlNet fits it; with the largest, the WebUI takes 10 GB of memory.
+Asked for by ``MASACTRL_E2E_FAMILIES=sdxl``, on AUTOMATIC1111 with ``MASACTRL_E2E_CONTROLNET``. There the U-Net has
+SDXL's own width, without which no ControlNet fits it; with the largest, the WebUI takes 10 GB of memory.
 """
 
 from __future__ import annotations
@@ -17,27 +17,35 @@ import pytest
 from . import family_checkpoints
 from .client import Client, fault, largest_difference, request, with_script
 from .control_models import write_sdxl_controlnet
-from .control_requests import HIRES, MOVED, NO_CONTROL, SOURCE, STEPS, TARGET, Sampled, asked, equal, unit
+from .control_requests import HIRES, MOVED, NO_CONTROL, SOURCE, STEPS, TARGET, Sampled, asked, equal, named, unit
 from .host import HostPaths, is_forge, running
+from .wide_checkpoint import sdxl_checkpoint
 
 #: Transformer blocks at the deepest level of a ControlNet.
 CONTROLNETS = {"small": 0, "mid": 1, "full": 10}
+#: SDXL's would download a model.
+NO_PREVIEWS = {"live_previews_enable": False}
 
 
 @pytest.fixture(scope="module")
 def client(host_paths: HostPaths, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
     if "sdxl" not in os.environ.get("MASACTRL_E2E_FAMILIES", "").split():
         pytest.skip("NOT TESTED: put sdxl into MASACTRL_E2E_FAMILIES.")
-    if is_forge(host_paths.checkout) or host_paths.controlnet is None:
-        pytest.skip("NOT TESTED: this is for AUTOMATIC1111 with MASACTRL_E2E_CONTROLNET.")
     data, checkpoint = tmp_path_factory.mktemp("webui"), tmp_path_factory.mktemp("sdxl") / "wide.safetensors"
+    if is_forge(host_paths.checkout):
+        with running(replace(host_paths, checkpoint=sdxl_checkpoint()), data) as client:
+            client.post("/sdapi/v1/options", NO_PREVIEWS)
+            yield client
+        return
+    if host_paths.controlnet is None:
+        pytest.skip("NOT TESTED: set MASACTRL_E2E_CONTROLNET to the folder of the ControlNet extension.")
     maker: list[str | Path] = [host_paths.python, family_checkpoints.__file__, host_paths.checkout]
     subprocess.run([*maker, family_checkpoints.WIDE, checkpoint], check=True, cwd=checkpoint.parent)
     for size, depth in CONTROLNETS.items():
         write_sdxl_controlnet(depth, data / "models" / "ControlNet" / f"{size}.safetensors")
     try:
         with running(replace(host_paths, checkpoint=checkpoint), data) as client:
-            client.post("/sdapi/v1/options", {"live_previews_enable": False})  # SDXL's would download a model
+            client.post("/sdapi/v1/options", NO_PREVIEWS)
             yield client
     finally:
         checkpoint.unlink()
@@ -45,9 +53,8 @@ def client(host_paths: HostPaths, tmp_path_factory: pytest.TempPathFactory) -> I
 
 @pytest.fixture(scope="module", params=[*CONTROLNETS, "sketch-canny"])
 def model(request: pytest.FixtureRequest, client: Client) -> str:
-    """Each control model; the last is the T2I-Adapter that is written for every checkpoint that takes one."""
-    (name,) = [n for n in client.get("/controlnet/model_list")["model_list"] if n.startswith(request.param)]
-    return str(name)
+    """Each control model; the last is written for every checkpoint: on AUTOMATIC1111 the T2I-Adapter."""
+    return named(client, request.param)
 
 
 @pytest.fixture(autouse=True)

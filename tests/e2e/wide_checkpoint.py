@@ -3,14 +3,15 @@
 The Forge family takes none that is narrower. Those hosts know a model by the shapes of its tensors, so the tiny trained
 checkpoint is none of theirs: the U-Net must be 320 channels wide with a context of 768, text encoder and autoencoder
 must have their full shapes (Forge ``huggingface_guess/detection.py``, reForge ``ldm_patched/modules/model_detection``).
-Only the number of channels of the U-Net's deeper levels is free, and small here; the last has twice as many, because
-FreeU looks for such levels.
+Only the number of channels of the U-Net's deeper levels is free, and small here; SD 1's last has twice as many, because
+FreeU looks for such levels. SDXL's U-Net has all its 70 transformer blocks, and both text encoders are whole.
 """
 
 from __future__ import annotations
 
 import functools
 import os
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -30,6 +31,11 @@ def wide_checkpoint() -> Path:
 def adapter_checkpoint() -> Path:
     """Likewise one that takes T2I-Adapters too: its levels are 1, 2, 4 and 4 times as wide as the first (2.2 GB)."""
     return _cached("wide-adapter", functools.partial(_write, [1, 2, 4, 4]))
+
+
+def sdxl_checkpoint() -> Path:
+    """Likewise one of SDXL, for ControlNets (2.6 GB)."""
+    return _cached("wide-sdxl", _write_sdxl)
 
 
 def control_checkpoint(width: int = 320) -> Path:
@@ -59,18 +65,60 @@ def _cached(name: str, write: Callable[[Path], None]) -> Path:
 
 
 def _write(levels: list[int], path: Path) -> None:
-    # Here and not above: who tests a WebUI that takes the tiny checkpoint needs none of these packages.
-    from safetensors.torch import save_file
+    _save(_random_weights({"channel_mult": levels, "num_heads": 8, "context_dim": 768}), path)
 
+
+def _random_weights(unet: dict[str, Any]) -> dict[str, Any]:
+    # Here and not above: who tests a WebUI that takes the tiny checkpoint needs none of these packages.
     from tests.small_models import DDCONFIG, UNET, random_weights
 
-    unet = {**UNET, "model_channels": 320, "channel_mult": levels, "num_heads": 8, "context_dim": 768}
     autoencoder = {**DDCONFIG, "ch": 128, "ch_mult": [1, 2, 4, 4], "num_res_blocks": 2}
     text = {"hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 12, "num_attention_heads": 12}
-    weights = random_weights(49408, unet=unet, autoencoder=autoencoder, text=text)
+    weights = random_weights(49408, unet={**UNET, "model_channels": 320, **unet}, autoencoder=autoencoder, text=text)
     # Left as they start, the mean over every prompt would be 0, by which the host's emphasis divides.
     weights["cond_stage_model.transformer.text_model.final_layer_norm.bias"].normal_(std=0.2)
+    return weights
+
+
+def _save(weights: dict[str, Any], path: Path) -> None:
+    from safetensors.torch import save_file
+
     save_file({k: v.half() if v.is_floating_point() and k != "alphas_cumprod" else v for k, v in weights.items()}, path)
+
+
+def _write_sdxl(path: Path) -> None:
+    """From a U-Net of one transformer block where SDXL has 2 or 10, all alike here, and without SDXL's vector."""
+    import torch
+
+    def drawn(out: int, into: int) -> torch.Tensor:
+        return torch.randn(out, into) * into**-0.5
+
+    unet = {"channel_mult": [1, 1, 1], "attention_resolutions": [4, 2], "context_dim": 2048, "num_head_channels": 64}
+    weights: dict[str, torch.Tensor] = {}
+    for name, tensor in _random_weights({**unet, "num_heads": -1, "use_linear_in_transformer": True}).items():
+        renamed = name.replace("cond_stage_model.", "conditioner.embedders.0.")
+        two_deep = re.search(r"(input_blocks\.[45]|output_blocks\.[345])\.", name)
+        for block in range(1 if ".transformer_blocks.0." not in name else 2 if two_deep else 10):
+            weights[renamed.replace(".transformer_blocks.0.", f".transformer_blocks.{block}.")] = tensor
+    for layer, (out, into) in {"0": (1280, 2816), "2": (1280, 1280)}.items():
+        weights[f"model.diffusion_model.label_emb.0.{layer}.weight"] = drawn(out, into)
+        weights[f"model.diffusion_model.label_emb.0.{layer}.bias"] = torch.zeros(out)
+    text, width = "conditioner.embedders.1.model.", 1280
+    weights[f"{text}token_embedding.weight"] = torch.randn(49408, width) * 0.02
+    weights[f"{text}positional_embedding"] = torch.randn(77, width) * 0.01
+    weights[f"{text}text_projection"] = drawn(width, width)
+    norms = [f"{text}ln_final"]
+    for number in range(32):
+        layer = f"{text}transformer.resblocks.{number}."
+        norms += [f"{layer}ln_1", f"{layer}ln_2"]
+        weights[f"{layer}attn.in_proj_weight"] = drawn(3 * width, width)
+        weights[f"{layer}attn.in_proj_bias"] = torch.zeros(3 * width)
+        for linear, out, into in (("attn.out_proj", 1, 1), ("mlp.c_fc", 4, 1), ("mlp.c_proj", 1, 4)):
+            weights[f"{layer}{linear}.weight"] = drawn(out * width, into * width)
+            weights[f"{layer}{linear}.bias"] = torch.zeros(out * width)
+    for norm in norms:
+        weights[f"{norm}.weight"], weights[f"{norm}.bias"] = torch.ones(width), torch.zeros(width)
+    _save(weights, path)
 
 
 def _control_config(width: int) -> dict[str, Any]:
