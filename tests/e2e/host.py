@@ -108,6 +108,7 @@ def running(
         "HF_HUB_OFFLINE": "1",
         "TRANSFORMERS_OFFLINE": "1",
         "GRADIO_ANALYTICS_ENABLED": "False",
+        "https_proxy": "http://127.0.0.1:9",  # nobody there: what is not in the data folder fails at once, everywhere
         "CUDA_VISIBLE_DEVICES": "",
         "MPLCONFIGDIR": str(data / "mpl"),
         "PYTHONUNBUFFERED": "1",

@@ -1,4 +1,4 @@
-"""Beside ControlNet: every kind of unit, every preprocessor and what units say keep their meaning, or are refused.
+"""Beside ControlNet: every kind of unit and what units say keep their meaning, or are refused.
 
 To be run as ``test_control_branches.py``.
 """
@@ -215,22 +215,6 @@ def test_the_documented_recipes(client: Client, model: str, recipe: str) -> None
     for without, guided in zip(*traces[1:]):
         assert same([guided[1]], [without[1]])
         assert largest_difference(guided[0], without[0]) > MOVED
-
-
-#: Those of the extension's preprocessors that work without downloading anything, but for inpainting and references.
-PREPROCESSORS = [
-    *("none", "canny", "invert", "threshold", "scribble_xdog", "lineart_standard", "shuffle", "tile_resample"),
-    *("blur_gaussian", "t2ia_color_grid"),
-]
-
-
-@pytest.mark.usefixtures("mikubill")
-@pytest.mark.parametrize("module", PREPROCESSORS)
-def test_a_preprocessor_of_the_user_s(client: Client, model: str, module: str) -> None:
-    without = Sampled(client, asked(**NO_CONTROL))
-    guided = Sampled(client, asked("target", **NO_CONTROL), unit(model, module=module))
-    assert equal(guided.row(1), without.row(1))
-    assert largest_difference(guided.row(0), without.row(0)) > MOVED
 
 
 def test_a_unit_that_controlnet_fails_over_is_refused(client: Client, model: str) -> None:

@@ -43,6 +43,14 @@ def write_taesd():
     torch.save(sd_vae_taesd.encoder().state_dict(), file)
 
 
+def preprocessor(wanted: dict):
+    """The network of a ControlNet preprocessor, of random weights, where its package looks before it downloads it."""
+    package = importlib.import_module(f"annotator.{wanted['package']}")
+    file = Path(package.modeldir) / package.remote_model_path.rpartition("/")[2]
+    file.parent.mkdir(parents=True, exist_ok=True)
+    torch.save(getattr(package, wanted["network"])().state_dict(), file)
+
+
 def networks():
     return [name for name, (module, *_) in NETWORKS.items() if has_module(module)]
 

@@ -86,6 +86,7 @@ def add_routes(_, app):
     asked = (leftovers.hooks, leftovers.memory, networks.networks, settings.axes, settings.page_warnings)
     asked += (trace, calls, rows, round_trips)
     told = (settings.infotext, settings.paste, settings.script_args, settings.batch, prompt_words.words, reload_ui)
+    told += (networks.preprocessor,)
     for routes, method in ((asked, "GET"), (told, "POST")):
         for route in routes:
             app.add_api_route(f"/fault/{route.__name__}", route, methods=[method])
