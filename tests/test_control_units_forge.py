@@ -89,6 +89,28 @@ def test_several_pictures_of_one_unit_on_reforge_spare_the_source(host):
     assert on_forge(host, settings, (unit, {"module": "none"}), runs(4)) == [[1, 0]] * 3 + [None]
 
 
+class LinkedAdapter(Linked):
+    """A T2I-Adapter: it answers once, and keeps its answer."""
+
+    control_input: list[torch.Tensor | None] | None = None
+
+    def get_control(self, x_noisy: torch.Tensor) -> int:
+        if self.control_input is None:
+            self.control_input = [None, torch.zeros(len(x_noisy), 1)]
+        return len(self.control_input[1])
+
+
+@pytest.mark.parametrize("guides", ["target", "both"])
+def test_an_adapter_answers_for_the_rows_of_each_call(host, guides):
+    """Those of the first may be fewer: Forge Classic's first step has no negative prompt."""
+    adapter = LinkedAdapter()
+    for rows in (2, 4, 4, 2):
+        on_forge(host, MasaCtrlSettings(control_guides=guides), (UNIT,), runs(1), [adapter])
+        kept = adapter.control_input
+        assert adapter.get_control(torch.zeros(rows, 1)) == rows
+        assert (adapter.control_input is kept) == (kept is not None and len(kept[1]) == rows)
+
+
 BOTH, FIRST, SECOND = (True, True), (True, False), (False, True)
 HIRES = [
     ("Both", BOTH),

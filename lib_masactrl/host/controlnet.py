@@ -121,6 +121,7 @@ class BranchGuidance:
                 "cannot be told apart; disable the other extension that links one, or MasaCtrl."
             )
         for (unit, run), net in zip(runs, linked):
+            _ask_again_for_other_rows(net)
             if not unit.is_as_it_came:
                 net.advanced_frame_weighting = [unit.weight(branch.target, run) for branch in self._branches]
                 if not hasattr(sys.modules[type(net).__module__], "compute_controlnet_weighting"):  # reForge
@@ -222,6 +223,25 @@ def _masking_object(unit: Unit, param: Any) -> Any:
     if _MASKING in vars(holder):
         raise unit.refusal("shares the object of its model with another unit")
     return holder
+
+
+def _ask_again_for_other_rows(net: Any) -> None:
+    """Let a T2I-Adapter answer for the rows of each U-Net call.
+
+    The host asks it at the first call of a pass and keeps what that one's rows are given (``T2IAdapter.get_control``),
+    so that a call of more rows fails. Forge Classic leaves the negative prompt out of the first step, and only there.
+    """
+    if not hasattr(net, "control_input") or "get_control" in vars(net):
+        return
+    get_control = net.get_control
+
+    def for_rows(x_noisy: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
+        kept = [len(signal) for signal in net.control_input or () if signal is not None]
+        if kept and kept[0] not in (1, len(x_noisy)):
+            net.control_input = None
+        return get_control(x_noisy, *args, **kwargs)
+
+    net.get_control = for_rows
 
 
 def _weight_where_merged(unit: Unit, net: Any) -> None:
