@@ -210,3 +210,11 @@ def test_the_field_is_shown_beside_controlnet_alone(host):
     script = type("Script", (), {"__module__": "controlnet.py"})
     host.scripts.scripts_data = [SimpleNamespace(script_class=script)]
     assert hidden() == set()
+
+
+def test_an_lllite_beside_other_tokens_is_refused(host):
+    """It adds to each token by its place, so that it fits a plain call alone."""
+    script = ControlNetScript(Masked("Controlllite", supported=False))
+    with pytest.raises(UnsupportedCombinationError, match=r"unit 0 \(canny\) is an LLLite.*give method 'mutual'"):
+        run(host, script, [UNIT], control_guides="both", method="union")
+    assert run(host, script, [UNIT], control_guides="both")

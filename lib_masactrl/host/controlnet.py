@@ -99,6 +99,7 @@ class BranchGuidance:
         for unit in units:
             for run in range(unit.runs):
                 param = params.pop(0)
+                self._check_tokens(unit, param)
                 if not unit.is_as_it_came:
                     unit.check_module()
                     _unshare(param, stack)
@@ -154,6 +155,16 @@ class BranchGuidance:
             raise UnsupportedCombinationError(
                 "ControlNet's batch option divides the batch among units or aligns its styles, but the batch "
                 "holds branches here; set it to 'All ControlNet units for all images in a batch', or disable MasaCtrl."
+            )
+
+    def _check_tokens(self, unit: Unit, param: Any) -> None:
+        """An LLLite adds to each token of a layer by the token's place, which masks and union give to others."""
+        settings = self._settings
+        if param.control_model_type.name == "Controlllite" and (settings.method, settings.mask) != ("mutual", "none"):
+            raise UnsupportedCombinationError(
+                f"ControlNet unit {unit.number} ({unit.module}) is an LLLite, which needs all tokens of a layer in "
+                f"their places, but method is {settings.method!r} and mask is {settings.mask!r}; give method 'mutual' "
+                "and mask 'none', or disable that unit or MasaCtrl."
             )
 
     @contextmanager

@@ -15,7 +15,7 @@ from typing import Any
 import numpy
 import pytest
 
-from .client import Client, HttpError, encoded, fault, largest_difference, request, same, with_script
+from .client import Client, HttpError, controlled, encoded, fault, largest_difference, request, same, with_script
 from .control_requests import (
     HIRES,
     MOVED,
@@ -125,6 +125,36 @@ def test_an_lllite_under_control(client: Client, model: str) -> None:
     uncontrolled = Sampled(client, asked("both", **NO_CONTROL), lllite)
     assert equal(both.row(1), uncontrolled.row(1))
     assert largest_difference(both.row(0), uncontrolled.row(0)) > 1e-3
+
+
+WORDS = {"mask": "words", "source_words": "cat", "mask_threshold": "auto"}
+
+
+@pytest.mark.parametrize(
+    "settings", [WORDS, {"method": "union"}, {"method": "union", **WORDS}], ids=["masks", "union", "union and masks"]
+)
+def test_an_lllite_beside_other_tokens_is_refused(client: Client, model: str, settings: dict[str, Any]) -> None:
+    """It adds to every token of a layer by its place."""
+    base = controlled(request(TARGET, steps=STEPS), control_guides="both", **settings)
+    before = Sampled(client, asked(), unit(model))
+    with pytest.raises(HttpError) as refusal:
+        client.txt2img(with_script(base, "ControlNet", [unit(named(client, "lllite"))]))
+    assert refusal.value.status == 422
+    assert re.search(r"unit 0 \(none\) is an LLLite|lllite.*self-attention", refusal.value.message), (
+        refusal.value.message
+    )
+    assert equal(Sampled(client, asked(), unit(model)).latents, before.latents)
+
+
+def test_masks_beside_a_unit(client: Client, model: str) -> None:
+    """The source is that of a run without the unit, and the target is guided, under masks and without."""
+    masked, unmasked = (
+        controlled(request(TARGET, steps=STEPS), control_guides="target", **settings) for settings in (WORDS, {})
+    )
+    guided, without = Sampled(client, masked, unit(model)), Sampled(client, masked)
+    assert equal(guided.row(1), without.row(1))
+    assert largest_difference(guided.row(0), without.row(0)) > MOVED
+    assert largest_difference(guided.row(0), Sampled(client, unmasked, unit(model)).row(0)) > 1e-3
 
 
 @pytest.mark.usefixtures("mikubill")

@@ -12,7 +12,7 @@ import pytest
 from .client import Client, HttpError, largest_difference, request, same, with_script
 from .control_requests import MOVED, NO_CONTROL, Sampled, asked, equal, unit
 
-pytestmark = pytest.mark.usefixtures("model", "mikubill")
+pytestmark = pytest.mark.usefixtures("model")
 
 #: Those of the extension's preprocessors that work without a network, but for inpainting and references.
 PREPROCESSORS = [
