@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 import types
 from copy import copy
 
 import pytest
 import torch
+from PIL import Image
 
 from lib_masactrl.errors import UnsupportedCombinationError
 from tests.webui_requests import NAMED, latents, leftovers, run
@@ -156,6 +158,47 @@ def test_scripts_that_count_pictures_get_targets_alone(host, title):
 def test_other_scripts_take_what_there_is(host, number):
     processed = host.process_images(chosen(host, "SD upscale", number), host.script, NAMED)
     assert len(processed.images) == 2
+
+
+class Tiled(Request):
+    """As Tiled Diffusion has it: the U-Net gets one half of the picture after the other."""
+
+    def evaluate(self, x, *rest):
+        return torch.cat([super(Tiled, self).evaluate(half, *rest) for half in x.chunk(2, dim=3)], dim=3)
+
+
+def test_tiles_are_controlled_by_the_sources_own(host):
+    plain = host.process_images(
+        Tiled(host, prompt=["a cat running", "a dog sitting"], batch_size=2), host.script, False
+    )
+    p = Tiled(host)
+    processed = host.process_images(p, host.script, NAMED)
+    assert not torch.equal(latents(processed)[0], latents(plain)[0])
+    target, source = latents(host.process_images(Tiled(host), host.script, {**NAMED, "source_prompt": p.prompt}))
+    assert torch.equal(target, source)
+    assert leftovers(host, p) == []
+
+
+def test_tiles_and_masks_are_refused(host, monkeypatch):
+    monkeypatch.setattr(sys.modules["modules.extra_networks"], "parse_prompt", lambda text: (text, {}), raising=False)
+    schedules = "get_learned_conditioning_prompt_schedules"
+    monkeypatch.setattr(host.prompt_parser, schedules, lambda *_: [[[4, ""]]], raising=False)
+    p = Tiled(host, image_mask=Image.new("L", (64, 64), 255), nmask=torch.ones(4, 8, 8))
+    with pytest.raises(UnsupportedCombinationError, match="samples tiles of 4x8 latents"):
+        host.process_images(p, host.script, {**NAMED, "mask": "painted"})
+    assert leftovers(host, p) == []
+
+
+@pytest.mark.parametrize("count", [1, 4])
+def test_another_number_of_pictures_is_refused(host, count):
+    class Phases(Request):
+        def sample(self):
+            return torch.zeros(count, 4, 8, 8) if super().sample() is not None else None
+
+    p = Phases(host)
+    with pytest.raises(UnsupportedCombinationError, match=f"made {count} pictures of a batch of 2"):
+        host.process_images(p, host.script, NAMED)
+    assert leftovers(host, p) == []
 
 
 def test_and_that_another_script_writes_later_is_refused(host):

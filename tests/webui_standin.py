@@ -78,14 +78,17 @@ class Request:
         denoiser = self.sampler.model_wrap_cfg
         denoiser.steps = denoiser.total_steps = self.steps
         for denoiser.step in range(self.steps):
-            self.host.script_callbacks.run(None)
+            self.host.script_callbacks.run(types.SimpleNamespace(x=x))
             if self.host.raise_at == denoiser.step:
                 raise RuntimeError("out of memory")
-            unet = self.sd_model.model.diffusion_model
             with torch.no_grad():
-                cond, uncond = unet(torch.cat([x, x]), torch.full((2 * len(x),), 500), context=texts).chunk(2)
+                cond, uncond = self.evaluate(torch.cat([x, x]), torch.full((2 * len(x),), 500), texts).chunk(2)
             x = x - 0.1 * (uncond + 2 * (cond - uncond))
         return x
+
+    def evaluate(self, x: torch.Tensor, timesteps: torch.Tensor, texts: torch.Tensor) -> torch.Tensor:
+        evaluated: torch.Tensor = self.sd_model.model.diffusion_model(x, timesteps, context=texts)
+        return evaluated
 
 
 MODULES = ("script_callbacks", "scripts", "shared", "sd_unet", "prompt_parser", "images")

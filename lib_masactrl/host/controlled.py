@@ -64,6 +64,7 @@ class ControlledSampling:
         self._models = ExitStack()
         self._image: RealImage | None = None
         self._inverting = False
+        self._sampled_size: tuple[int, int] | None = None
 
     def attach(self, stack: ExitStack) -> None:
         """Attach to the request's model and ControlNet units until ``stack`` is closed."""
@@ -87,6 +88,7 @@ class ControlledSampling:
     def follow_model(self, params: Any) -> None:
         """``on_cfg_denoiser``: before each evaluation, and after a refiner may have swapped the model."""
         self._request.begin_evaluation()
+        self._sampled_size = (params.x.shape[2], params.x.shape[3])
         try:
             unet = unet_of(self._p.sd_model)
             if unet is not self._attached_to:
@@ -137,11 +139,16 @@ class ControlledSampling:
         if self._failure is not None:
             raise self._failure
         x = args[0] if args else kwargs["x"]
-        rows = x.shape[0]
+        rows, size = x.shape[0], (x.shape[2], x.shape[3])
+        if size != self._sampled_size and (self._masks is not None or self._image is not None):
+            raise UnsupportedCombinationError(
+                f"another extension (Tiled Diffusion, MultiDiffusion) samples tiles of {size[1]}x{size[0]} latents; "
+                "masks and real images are of the whole picture. Disable it, or give mask 'none' and source 'prompt'."
+            )
         hires, step = bool(getattr(self._p, "is_hr_pass", False)), self._step()
         self._control.window = self._window(hires)
         self._layout = BatchLayout.of_call(self._branches, rows, self._request.cond_pass(rows, kwargs))
-        self._control.begin_call(self._layout, step, (x.shape[2], x.shape[3]))
+        self._control.begin_call(self._layout, step, size)
         self._steps_run.add((hires, step))
         if self._control.window.covers_step(step) and self._control.window.layer_count(self._layers):
             self._steps_controlled.add((hires, step))

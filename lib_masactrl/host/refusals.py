@@ -1,14 +1,16 @@
-"""What cannot be combined with control on a WebUI, each refused in one sentence before anything is sampled."""
+"""What cannot be combined with control on a WebUI, each refused in one sentence, before sampling where possible."""
 
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 from pathlib import PureWindowsPath
 from typing import Any
 
 from modules import prompt_parser, sd_unet, shared
 from torch import nn
 
+from lib_masactrl.branches import Branch
 from lib_masactrl.errors import SettingsError, UnsupportedCombinationError, UnsupportedModelError
 from lib_masactrl.host.capabilities import forge_part
 from lib_masactrl.host.other_extensions import script_by_number
@@ -135,6 +137,19 @@ def replacing_attention(call: dict[str, Any]) -> str:
     files = [getattr(getattr(patch, "__code__", None), "co_filename", type(patch).__name__) for patch in patches]
     names = dict.fromkeys("/".join(PureWindowsPath(file).parts[-3:]) for file in files)  # takes slashes of both kinds
     return ", ".join(names) or "another extension"
+
+
+def check_count(samples: Sequence[Any], branches: Sequence[Branch]) -> None:
+    """What the request's ``sample`` gave is one latent for each image of the batch.
+
+    Raises:
+        UnsupportedCombinationError: it is more or less.
+    """
+    if len(samples) != len(branches):
+        raise UnsupportedCombinationError(
+            f"another extension (DemoFusion) made {len(samples)} pictures of a batch of {len(branches)}, so that "
+            "targets and sources cannot be told apart; disable that, or disable MasaCtrl."
+        )
 
 
 def check_real_image(p: Any, settings: MasaCtrlSettings) -> None:

@@ -26,6 +26,7 @@ from lib_masactrl.host.controlled import controlled
 from lib_masactrl.host.other_extensions import is_inner_request
 from lib_masactrl.host.real_image import RealImage, noting_pictures
 from lib_masactrl.host.refusals import (
+    check_count,
     check_model,
     check_options,
     check_prompts,
@@ -227,7 +228,9 @@ def _wrap_sample(p: Any, batch: BranchBatch) -> None:
         try:
             check_prompts(p.prompts)  # other scripts may have written AND after our `process`
             with controlled(p, batch):
-                return original(*args, **kwargs)
+                samples = original(*args, **kwargs)
+            check_count(samples, batch.branches(p.iteration))
+            return samples
         except BaseException:
             # The host calls `postprocess` only after success, so this is the last chance to restore the request.
             end(p)

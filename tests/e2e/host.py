@@ -158,6 +158,7 @@ def prepare(paths: HostPaths, data: Path, *, extension: str | None) -> None:
         shutil.copytree(paths.controlnet, data / "extensions" / "sd-webui-controlnet", symlinks=True)
     for other in paths.others:
         shutil.copytree(other, data / "extensions" / other.name, symlinks=True)
+        (data / "ui-config.json").write_text("{}")  # from the second start on it is there, and NegPiP relies on that
     if extension is not None:
         target = data / "extensions" / extension
         target.mkdir()

@@ -1,9 +1,10 @@
-"""Beside the extensions that ``MASACTRL_E2E_EXTENSIONS`` names: ADetailer, Dynamic Prompts, Regional Prompter."""
+"""Beside the extensions that ``MASACTRL_E2E_EXTENSIONS`` names; each test is skipped where its own is not there."""
 
 from __future__ import annotations
 
 from typing import Any
 
+import numpy
 import pytest
 
 from .client import (
@@ -22,51 +23,67 @@ from .client import (
 TARGET, SOURCE = "a cat, standing", "a cat, sitting"
 #: Regional Prompter's, one part per half of the picture.
 HALVES = ["a cat BREAK standing", "a cat BREAK sitting"]
+WORDS = {"mask": "words", "source_words": "cat"}
 MOVED = 20.0  # grey levels
 
 
+class Beside:
+    """The other extensions of this WebUI."""
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+        self._scripts = [str(name) for name in client.get("/sdapi/v1/scripts")["img2img"]]
+
+    def title(self, name: str) -> str:
+        """The full title of an extension's script, which may end in a version."""
+        found = [script for script in self._scripts if script.startswith(name)]
+        if not found:
+            pytest.skip(f"NOT TESTED BESIDE {name.upper()}: set MASACTRL_E2E_EXTENSIONS to the folders.")
+        return found[0]
+
+    def plain(self, prompt: str = TARGET, **given: Any) -> dict[str, Any]:
+        """A request without variants: Dynamic Prompts is on by default."""
+        base = request(prompt, **given)
+        for script in self._scripts:
+            if script.startswith("dynamic prompts"):
+                base = with_script(base, script, [False])
+        return base
+
+    def switched(self, base: dict[str, Any], name: str, changes: dict[str, Any]) -> dict[str, Any]:
+        """``base`` with a script whose arguments are at their defaults but for ``changes``, by their labels."""
+        title = self.title(name)
+        entry = next(e for e in self._client.script_info() if e["name"] == title and e["is_img2img"])
+        values = {position: argument["value"] for position, argument in enumerate(entry["args"])}
+        labels = [argument["label"] for argument in entry["args"]]
+        values |= {labels.index(label): value for label, value in changes.items()}
+        return with_script(base, title, list(values.values()))
+
+    def detailed(self, base: dict[str, Any]) -> dict[str, Any]:
+        """``base`` with the middle of every picture painted again by ADetailer."""
+        settings = {"ad_model": "mediapipe_face_full", "ad_denoising_strength": 0.6}
+        return fault(with_script(base, self.title("adetailer"), [True, False, settings]), detect=True)
+
+
 @pytest.fixture
-def beside(client: Client) -> dict[str, str]:
-    """The full titles of the extensions' scripts."""
-    scripts = client.get("/sdapi/v1/scripts")["txt2img"]
-    titles = {name: next((s for s in scripts if s.startswith(name)), "") for name in ("adetailer", "dynamic prompts")}
-    titles["regional prompter"] = next((s for s in scripts if s == "regional prompter"), "")
-    missing = [name for name, title in titles.items() if not title]
-    if missing:
-        pytest.skip(f"NOT TESTED BESIDE {', '.join(missing).upper()}: set MASACTRL_E2E_EXTENSIONS to the folders.")
-    return titles
+def beside(client: Client) -> Beside:
+    return Beside(client)
 
 
-def with_values(client: Client, base: dict[str, Any], title: str, changes: dict[str, Any]) -> dict[str, Any]:
-    """``base`` with a script whose arguments are at their defaults but for ``changes``, by their labels."""
-    entry = next(e for e in client.script_info() if e["name"] == title and not e["is_img2img"])
-    values = {position: argument["value"] for position, argument in enumerate(entry["args"])}
-    labels = [argument["label"] for argument in entry["args"]]
-    values |= {labels.index(label): value for label, value in changes.items()}
-    return with_script(base, title, list(values.values()))
-
-
-def plain(beside: dict[str, str], prompt: str = TARGET, **given: Any) -> dict[str, Any]:
-    """A request without variants."""
-    return with_script(request(prompt, **given), beside["dynamic prompts"], [False])
-
-
-def detailed(base: dict[str, Any]) -> dict[str, Any]:
-    """``base`` with the middle of every picture painted again by ADetailer."""
-    settings = {"ad_model": "mediapipe_face_full", "ad_denoising_strength": 0.6}
-    return fault(with_script(base, "adetailer", [True, False, settings]), detect=True)
+def both(base: dict[str, Any], prompts: list[str]) -> dict[str, Any]:
+    """The plain batch of target and source."""
+    return fault({**base, "batch_size": 2}, prompts=prompts, seeds_of=[0, 0])
 
 
 def own_entries(infotext: str) -> list[str]:
     return [entry for entry in infotext.split(", ") if "MasaCtrl" in entry]
 
 
-def test_adetailer_repaints_target_and_source(client: Client, beside: dict[str, str]) -> None:
+def test_adetailer_repaints_target_and_source(client: Client, beside: Beside) -> None:
     """Law 2 holds for what it repaints as well; its copies of the request neither end it nor change its infotext."""
-    base = plain(beside)
+    base = beside.plain()
     undetailed = client.txt2img(controlled(base))
-    expected = client.txt2img(detailed(fault({**base, "batch_size": 2}, prompts=[TARGET, SOURCE], seeds_of=[0, 0])))
-    result = client.txt2img(detailed(controlled(base)))
+    expected = client.txt2img(beside.detailed(both(base, [TARGET, SOURCE])))
+    result = client.txt2img(beside.detailed(controlled(base)))
     assert same(result.images[1:], expected.images[1:])
     assert largest_difference(result.images[0], expected.images[0]) > MOVED
     for repainted, before in zip(result.images, undetailed.images):
@@ -74,9 +91,9 @@ def test_adetailer_repaints_target_and_source(client: Client, beside: dict[str, 
     assert list(map(own_entries, result.infotexts)) == list(map(own_entries, undetailed.infotexts))
 
 
-def test_adetailer_repaints_every_batch(client: Client, beside: dict[str, str]) -> None:
-    base = controlled(plain(beside, batch_size=2, n_iter=2))
-    undetailed, result = client.txt2img(base), client.txt2img(detailed(base))
+def test_adetailer_repaints_every_batch(client: Client, beside: Beside) -> None:
+    base = controlled(beside.plain(batch_size=2, n_iter=2))
+    undetailed, result = client.txt2img(base), client.txt2img(beside.detailed(base))
     lists = ("all_prompts", "all_negative_prompts", "all_seeds", "all_subseeds")
     assert {name: result.info[name] for name in lists} == {name: undetailed.info[name] for name in lists}
     # The grid comes first.
@@ -85,31 +102,27 @@ def test_adetailer_repaints_every_batch(client: Client, beside: dict[str, str]) 
         assert largest_difference(repainted, before) > MOVED
 
 
-def test_adetailer_keeps_what_is_told_of_a_real_image(
-    client: Client, beside: dict[str, str], photograph: Pixels
-) -> None:
-    base = controlled({**plain(beside), "init_images": [encoded(photograph)], "denoising_strength": 1.0})
-    expected, result = client.img2img(base), client.img2img(detailed(base))
+def test_adetailer_keeps_what_is_told_of_a_real_image(client: Client, beside: Beside, photograph: Pixels) -> None:
+    base = controlled({**beside.plain(), "init_images": [encoded(photograph)], "denoising_strength": 1.0})
+    expected, result = client.img2img(base), client.img2img(beside.detailed(base))
     told, before = ([e for e in own_entries(r.infotexts[0]) if "PSNR" in e] for r in (result, expected))
     assert told == before and len(told) == 1
 
 
-def test_what_adetailer_paints_is_not_controlled(client: Client, beside: dict[str, str]) -> None:
+def test_what_adetailer_paints_is_not_controlled(client: Client, beside: Beside) -> None:
     """It hands our arguments to its own requests if its setting for that is off."""
     every_script = {"override_settings": {"ad_only_selected_scripts": False}}
-    client.txt2img({**detailed(fault(controlled(plain(beside)), count=True)), **every_script})
+    client.txt2img({**beside.detailed(fault(controlled(beside.plain()), count=True)), **every_script})
     rows = client.get("/fault/rows")
     assert rows[0] == 4  # cond and uncond of target and source
     assert set(rows[rows.index(2) :]) == {2}  # of one picture at a time
 
 
 @pytest.mark.parametrize("batch_size", [1, 2])
-def test_every_variant_of_dynamic_prompts_becomes_a_target(
-    client: Client, beside: dict[str, str], batch_size: int
-) -> None:
+def test_every_variant_of_dynamic_prompts_becomes_a_target(client: Client, beside: Beside, batch_size: int) -> None:
     combinatorial = {"Dynamic Prompts enabled": True, "Combinatorial generation": True}
     base = request("a {red|green|blue} cat", batch_size=batch_size)
-    result = client.txt2img(with_values(client, controlled(base), beside["dynamic prompts"], combinatorial))
+    result = client.txt2img(beside.switched(controlled(base), "dynamic prompts", combinatorial))
     variants = ["a red cat", "a green cat", "a blue cat"]
     prompts, seeds = result.info["all_prompts"], result.info["all_seeds"]
     assert [prompt for prompt in prompts if prompt != SOURCE] == variants
@@ -120,15 +133,14 @@ def test_every_variant_of_dynamic_prompts_becomes_a_target(
         assert seed == base["seed"] + number
         if batch_size == 1:
             row = [images[prompts.index(variant)], images[prompts.index(variant) + 1]]
-            alone = client.txt2img(controlled(plain(beside, variant, seed=seed)))
+            alone = client.txt2img(controlled(beside.plain(variant, seed=seed)))
             assert same(row, alone.images)
 
 
-def test_random_prompts_are_drawn_for_targets(client: Client, beside: dict[str, str]) -> None:
-    drawn = with_values(
-        client,
+def test_random_prompts_are_drawn_for_targets(client: Client, beside: Beside) -> None:
+    drawn = beside.switched(
         controlled(request("a {red|green} cat", n_iter=3)),
-        beside["dynamic prompts"],
+        "dynamic prompts",
         {"Dynamic Prompts enabled": True},
     )
     prompts = client.txt2img(drawn).info["all_prompts"]
@@ -137,27 +149,85 @@ def test_random_prompts_are_drawn_for_targets(client: Client, beside: dict[str, 
     assert prompts[1::2] == [SOURCE] * 3
 
 
-@pytest.mark.parametrize("mask", [{}, {"mask": "words", "source_words": "cat"}], ids=["unmasked", "words"])
-def test_regional_prompts_by_attention(client: Client, beside: dict[str, str], mask: dict[str, Any]) -> None:
+@pytest.mark.parametrize("mask", [{}, WORDS], ids=["unmasked", "words"])
+def test_regional_prompts_by_attention(client: Client, beside: Beside, mask: dict[str, Any]) -> None:
     """Law 2, beside an extension that computes every cross-attention layer by itself."""
-    base = plain(beside, HALVES[0])
+    base = beside.plain(HALVES[0])
     regions = {"Regional Prompter": True, "Generation Mode": "Attention"}
-    both = fault({**base, "batch_size": 2}, prompts=HALVES, seeds_of=[0, 0])
-    expected = client.txt2img(with_values(client, both, beside["regional prompter"], regions))
+    plain = both(base, HALVES)
+    expected = client.txt2img(beside.switched(plain, "regional prompter", regions))
     asked = controlled(base, source_prompt=HALVES[1], **mask)
-    result = client.txt2img(with_values(client, asked, beside["regional prompter"], regions))
+    result = client.txt2img(beside.switched(asked, "regional prompter", regions))
     assert same(result.images[1:], expected.images[1:])
     assert largest_difference(result.images[0], expected.images[0]) > MOVED
-    assert largest_difference(expected.images[1], client.txt2img(both).images[1]) > MOVED
+    assert largest_difference(expected.images[1], client.txt2img(plain).images[1]) > MOVED
 
 
-def test_regional_prompts_by_latents_are_refused(client: Client, beside: dict[str, str]) -> None:
+def test_regional_prompts_by_latents_are_refused(client: Client, beside: Beside) -> None:
     """They make AND of BREAK, after all scripts before it have read the prompts."""
-    base = plain(beside, HALVES[0])
+    base = beside.plain(HALVES[0])
     before = client.txt2img(base)
     regions = {"Regional Prompter": True, "Generation Mode": "Latent"}
-    asked = with_values(client, controlled(base, source_prompt=HALVES[1]), beside["regional prompter"], regions)
+    asked = beside.switched(controlled(base, source_prompt=HALVES[1]), "regional prompter", regions)
     with pytest.raises(HttpError, match=r"AND in the prompt 'a cat AND standing'.*Regional Prompter") as refusal:
         client.txt2img(asked)
     assert refusal.value.status == 422
     assert same(client.txt2img(base).images, before.images)
+
+
+TILES = {"Enable Tiled Diffusion": True, "Latent tile width": 16, "Latent tile height": 16, "Latent tile overlap": 8}
+#: More than one tile of 16x16 latents.
+LARGE = {"width": 192, "height": 192, "steps": 6}
+
+
+@pytest.mark.parametrize("sampler", ["DDIM", "Euler"])
+@pytest.mark.parametrize("method", ["MultiDiffusion", "Mixture of Diffusers"])
+@pytest.mark.parametrize("together", [1, 4])
+def test_tiles_are_controlled_each_by_its_own_source(
+    client: Client, beside: Beside, sampler: str, method: str, together: int
+) -> None:
+    tiles = {**TILES, "Method": method, "Latent tile batch size": together}
+    base = beside.plain(sampler_name=sampler, **LARGE)
+    plain = both(base, [TARGET, SOURCE])
+    expected = client.txt2img(beside.switched(plain, "tiled diffusion", tiles))
+    result = client.txt2img(beside.switched(controlled(base), "tiled diffusion", tiles))
+    assert same(result.images[1:], expected.images[1:])
+    assert largest_difference(result.images[0], expected.images[0]) > MOVED
+    identical = controlled(base, source_prompt=TARGET)
+    assert same(*([image] for image in client.txt2img(beside.switched(identical, "tiled diffusion", tiles)).images))
+    assert largest_difference(expected.images[1], client.txt2img(plain).images[1]) > MOVED
+
+
+def test_tiles_are_refused_with_masks_and_real_images(client: Client, beside: Beside, photograph: Pixels) -> None:
+    masked = beside.switched(controlled(beside.plain(**LARGE), **WORDS), "tiled diffusion", TILES)
+    large = numpy.kron(photograph, numpy.ones((3, 3, 1)))
+    real = {**beside.plain(**LARGE), "init_images": [encoded(large)], "denoising_strength": 1.0}
+    for generate, asked in (
+        (client.txt2img, masked),
+        (client.img2img, beside.switched(controlled(real), "tiled diffusion", TILES)),
+    ):
+        with pytest.raises(HttpError, match="samples tiles of 16x16 latents") as refusal:
+            generate(asked)
+        assert refusal.value.status == 422
+
+
+def test_demofusion_is_refused(client: Client, beside: Beside) -> None:
+    """It makes a picture of every phase."""
+    phases = {"Enable DemoFusion(Dont open with tilediffusion)": True}
+    phases |= {"Latent window size": 16, "Latent window overlap": 8}
+    with pytest.raises(HttpError, match=r"DemoFusion.* made 4 pictures of a batch of 2"):
+        client.txt2img(beside.switched(controlled(beside.plain(**LARGE)), "demofusion", phases))
+
+
+@pytest.mark.parametrize("mask", [{}, WORDS], ids=["unmasked", "words"])
+def test_negative_weights_of_negpip(client: Client, beside: Beside, mask: dict[str, Any]) -> None:
+    title = beside.title("negpip")
+    prompts = [f"{prompt}, (stripes:-1.5)" for prompt in (TARGET, SOURCE)]
+    base = beside.plain(prompts[0])
+    expected = client.txt2img(with_script(both(base, prompts), title, [True]))
+    asked = controlled(base, source_prompt=prompts[1], **mask)
+    result = client.txt2img(with_script(asked, title, [True]))
+    assert same(result.images[1:], expected.images[1:])
+    assert largest_difference(result.images[0], expected.images[0]) > MOVED
+    ignored = client.txt2img(with_script(both(base, prompts), title, [False]))
+    assert not same(ignored.images, expected.images)
