@@ -79,3 +79,29 @@ def test_a_single_replaced_layer_is_noticed(client: Client) -> None:
     asked = switched_on(client, controlled(BASE, start_layer=AFTER_THE_MIDDLE - 1), "selfattentionguidance")
     with pytest.raises(HttpError, match=r"self-attention layer 6 of 16 is replaced by .*sag"):
         client.txt2img(asked)
+
+
+def tiled(client: Client, base: dict[str, Any]) -> dict[str, Any]:
+    """``base`` in four tiles of 64x64 pixels, two in one U-Net call."""
+    title = "multidiffusion integrated"
+    if title not in client.get("/sdapi/v1/scripts")["txt2img"]:
+        pytest.skip("this WebUI has no MultiDiffusion of its own")
+    return with_script(base, title, [True, "MultiDiffusion", 64, 64, 32, 2])
+
+
+def test_tiles_are_controlled_each_by_its_own_source(client: Client, plain: list[numpy.ndarray]) -> None:
+    expected = client.traced(tiled(client, PLAIN))
+    assert largest_difference(expected[-1], plain[-1]) > MOVED
+    trace = client.traced(tiled(client, controlled(BASE, start_step=1)))
+    assert same([x[1] for x in trace], [x[1] for x in expected])
+    assert same([trace[0][0]], [expected[0][0]])
+    assert largest_difference(trace[-1][0], expected[-1][0]) > MOVED
+    target, source = client.traced(tiled(client, controlled(BASE, source_prompt=TARGET)))[-1]
+    assert same([target], [source])
+
+
+def test_tiles_are_refused_with_masks(client: Client) -> None:
+    masked = controlled(BASE, mask="words", source_words="cat")
+    with pytest.raises(HttpError, match="samples tiles of 8x8 latents") as refusal:
+        client.txt2img(tiled(client, masked))
+    assert refusal.value.status == 422

@@ -231,3 +231,22 @@ def test_negative_weights_of_negpip(client: Client, beside: Beside, mask: dict[s
     assert largest_difference(result.images[0], expected.images[0]) > MOVED
     ignored = client.txt2img(with_script(both(base, prompts), title, [False]))
     assert not same(ignored.images, expected.images)
+
+
+@pytest.mark.parametrize("shown", [True, False])
+def test_ultimate_sd_upscale_edits_each_tile(client: Client, beside: Beside, photograph: Pixels, shown: bool) -> None:
+    """It takes the first picture of every request, which is the target."""
+    picture = numpy.kron(photograph, numpy.ones((2, 2, 1)))
+    size = {"width": 128, "height": 128, "denoising_strength": 0.8}
+    base = fault(beside.plain(init_images=[encoded(picture)], **size), encoder_seed=0)
+    base = controlled(base, show_source=shown)
+    tiles = ["", 64, 64, 0, 0, 0, 0, 0, 0, False, 0, False, 0, 0, 0, 128, 128, 1]
+    upscaled = client.img2img({**base, "script_name": beside.title("ultimate sd upscale"), "script_args": tiles})
+    edited = picture
+    inpainting = {"mask_blur": 0, "inpainting_fill": 1, "inpaint_full_res": True, "inpaint_full_res_padding": 0}
+    for top, left in ((0, 0), (0, 64), (64, 0), (64, 64)):
+        mask = numpy.zeros((128, 128, 3))
+        mask[top : top + 65, left : left + 65] = 255  # drawn by pillow, which includes the far corner
+        tile = {"init_images": [encoded(edited)], "mask": encoded(mask), **inpainting, "width": 64, "height": 64}
+        edited = client.img2img({**base, **tile}).images[0]
+    assert same(upscaled.images, [edited])
