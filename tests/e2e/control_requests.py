@@ -34,6 +34,12 @@ def named(client: Client, name: str) -> str:
     pytest.skip(f"NOT TESTED: there is no {name} for this checkpoint.")
 
 
+def preprocessor(client: Client, name: str) -> str:
+    """The preprocessor as the extension calls it: Forge's have longer names ("invert (from white bg & black line)")."""
+    offered = client.get("/controlnet/module_list")["module_list"]
+    return name if name in offered else next((other for other in offered if other.lower().startswith(name)), name)
+
+
 class Sampled:
     """The denoised latents of a request, row by row over all evaluations."""
 

@@ -28,6 +28,7 @@ from .control_requests import (
     equal,
     named,
     picture,
+    preprocessor,
     unit,
 )
 from .host import REPOSITORY, HostPaths, is_forge
@@ -140,7 +141,7 @@ def test_an_lllite_beside_other_tokens_is_refused(client: Client, model: str, se
     with pytest.raises(HttpError) as refusal:
         client.txt2img(with_script(base, "ControlNet", [unit(named(client, "lllite"))]))
     assert refusal.value.status == 422
-    assert re.search(r"unit 0 \(none\) is an LLLite|lllite.*self-attention", refusal.value.message), (
+    assert re.search(r"unit 0 \(none\) is an LLLite|self-attention .* replaced by \S*lllite", refusal.value.message), (
         refusal.value.message
     )
     assert equal(Sampled(client, asked(), unit(model)).latents, before.latents)
@@ -227,16 +228,17 @@ def recipes() -> list[str]:
     return re.findall(r"```\n(POST .*?)```", section, re.DOTALL)
 
 
-@pytest.mark.usefixtures("mikubill")
 @pytest.mark.parametrize("recipe", recipes(), ids=["sketch", "canny"])
 def test_the_documented_recipes(client: Client, model: str, recipe: str) -> None:
-    """As printed, but for what stands in angle brackets, the size and the number of steps."""
+    """As printed, but for what stands in angle brackets, the size, the number of steps and Forge's names."""
     path, body = recipe.removeprefix("POST ").split("\n", 1)
     numbers = itertools.count(1)
     filled = re.sub("<[^>]*model>", model, body)
     filled = re.sub("<[^>]*>", lambda found: picture(next(numbers)), filled)
     small = {**json.loads(filled), "width": 64, "height": 64, "steps": 6, "seed": 1}
     small["alwayson_scripts"]["MasaCtrl"]["args"][0]["start_step"] = 2
+    (asked_unit,) = small["alwayson_scripts"]["ControlNet"]["args"]
+    asked_unit["module"] = preprocessor(client, asked_unit["module"])
     traces = []
     for more in ({}, {"control_guides": "both 0"}, {}):  # once for nothing, as above
         small["alwayson_scripts"]["MasaCtrl"]["args"][0].update({"control_guides": "target", **more})

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from .client import Client, HttpError, largest_difference, request, same, with_script
-from .control_requests import MOVED, NO_CONTROL, Sampled, asked, equal, unit
+from .control_requests import MOVED, NO_CONTROL, Sampled, asked, equal, preprocessor, unit
 
 pytestmark = pytest.mark.usefixtures("model")
 
@@ -30,7 +30,7 @@ def check_target_alone(client: Client, guided: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("module", PREPROCESSORS)
 def test_a_preprocessor_of_the_user_s(client: Client, model: str, module: str) -> None:
-    check_target_alone(client, unit(model, module=module))
+    check_target_alone(client, unit(model, module=preprocessor(client, module)))
 
 
 @pytest.mark.parametrize("module", ["softedge_hed", "t2ia_sketch_pidi", "openpose", "depth_midas"])
