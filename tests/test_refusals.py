@@ -94,6 +94,18 @@ def test_token_merging_is_refused_where_masks_would_miss_a_token(host, refusals,
         refusals.check_options(p, settings)
 
 
+@pytest.mark.parametrize(("ratio", "refused"), [(0.5, True), (0.0, False)])
+def test_token_merging_is_refused_on_the_forge_family(host, refusals, monkeypatch, ratio, refused):
+    """Its patches change a layer's input, and control would find out while sampling, too late for `allow_plain`."""
+    monkeypatch.setattr(refusals, "host_name", lambda: "Forge")
+    p = Request(host, get_token_merging_ratio=lambda for_hr=False: ratio)
+    if refused:
+        with pytest.raises(UnsupportedCombinationError, match="token merging is on, which on this WebUI"):
+            refusals.check_options(p, MasaCtrlSettings())
+    else:
+        refusals.check_options(p, MasaCtrlSettings())
+
+
 def test_what_replaces_attention_is_named_by_its_file(refusals):
     def patch():
         """In this very file."""

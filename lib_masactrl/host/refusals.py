@@ -12,7 +12,7 @@ from torch import nn
 
 from lib_masactrl.branches import Branch
 from lib_masactrl.errors import SettingsError, UnsupportedCombinationError, UnsupportedModelError
-from lib_masactrl.host.capabilities import forge_part
+from lib_masactrl.host.capabilities import forge_part, host_name
 from lib_masactrl.host.other_extensions import script_by_number
 from lib_masactrl.layers import self_attention_layers
 from lib_masactrl.settings import MasaCtrlSettings
@@ -117,7 +117,13 @@ def check_options(p: Any, settings: MasaCtrlSettings) -> None:
             "the whole source. Switch Hypertile off in Settings or disable MasaCtrl."
         )
     merging = [p.get_token_merging_ratio()] + [p.get_token_merging_ratio(for_hr=True)] * hires
-    if settings.mask != "none" and any(float(ratio) > 0 for ratio in merging):
+    merges = any(float(ratio) > 0 for ratio in merging)
+    if merges and host_name() == "Forge":
+        raise UnsupportedCombinationError(
+            "token merging is on, which on this WebUI changes the input of self-attention layers by itself. Set the "
+            "token merging ratio to 0 in Settings or disable MasaCtrl."
+        )
+    if merges and settings.mask != "none":
         raise UnsupportedCombinationError(
             "token merging is on, which leaves no place to a token; masks need one. Set the token merging "
             "ratio to 0 in Settings or give mask 'none'."

@@ -101,8 +101,11 @@ def test_token_merging(client: Client, host_paths: HostPaths, layers: int) -> No
     plain = client.traced(request(TARGET, width=128, height=128, batch_size=2))
     assert not same(client.traced({**merged, "batch_size": 2}), plain)
     if is_forge(host_paths.checkout):  # merges queries only, in a patch before the layer
-        with pytest.raises(HttpError, match=r"self-attention layer .* is replaced by .*tomesd"):
+        with pytest.raises(HttpError, match="token merging is on, which on this WebUI"):
             client.txt2img(controlled(merged))
+        allowed = client.txt2img(controlled(merged, allow_plain=True))
+        assert same(allowed.images, client.txt2img(merged).images)
+        assert "MasaCtrl refusal: " in allowed.infotexts[0]
     else:
         check(client, merged, SOURCE, layers)
 

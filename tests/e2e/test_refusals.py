@@ -149,7 +149,7 @@ def test_compiled_unet(client: Client) -> None:
     assert same(client.txt2img(controlled(request())).images, before)
 
 
-@pytest.mark.parametrize("network", ["Flux", "Chroma", "SD 3 in Forge", "SD 3 in A1111"])
+@pytest.mark.parametrize("network", ["Flux", "Chroma", "SD 3 in Forge", "SD 3 in A1111", "no attention"])
 def test_network_without_unet_self_attention(client: Client, network: str) -> None:
     """The checkpoint's U-Net replaced by the host's own class of such a network, in small."""
     if network not in client.get("/fault/networks"):
@@ -173,6 +173,14 @@ def test_plain_if_allowed(client: Client, changes: dict[str, Any]) -> None:
     assert all('MasaCtrl refusal: "AND in the prompt' in text for text in allowed.infotexts)
     assert not any("MasaCtrl enabled" in text for text in allowed.infotexts)
     assert "start_layer" in refused(client, controlled(base, allow_plain=True, start_layer=99))
+
+
+def test_plain_if_allowed_of_a_network_without_self_attention(client: Client) -> None:
+    """Of those above, the hosts can sample with one."""
+    allowed = client.txt2img(fault(controlled(request(), allow_plain=True), network="no attention"))
+    assert same(allowed.images, client.txt2img(fault(request(), network="no attention")).images)
+    assert not same(allowed.images, client.txt2img(request()).images)
+    assert "MasaCtrl refusal" in allowed.infotexts[0] and "no U-Net self-attention layers" in allowed.infotexts[0]
 
 
 @pytest.mark.parametrize(
