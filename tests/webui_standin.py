@@ -102,6 +102,7 @@ OVER_IT = (
         "host.controlnet",
         "host.denoising",
         "host.forge_network",
+        "host.http_api",
         "host.kept_trajectories",
         "host.model",
     ),

@@ -11,8 +11,8 @@ import safetensors.numpy
 
 from .client import Client, HttpError, Pixels, Result, controlled, encoded, fault, largest_difference, request, same
 from .host import HostPaths
+from .plots import plot
 from .real_images import KEPT, TARGET, asked, edit, inversion_calls, said
-from .test_xyz import plot
 
 
 def test_groups_targets_and_batches_share_one_inversion(client: Client, photograph: Pixels) -> None:
