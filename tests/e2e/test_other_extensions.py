@@ -250,3 +250,18 @@ def test_ultimate_sd_upscale_edits_each_tile(client: Client, beside: Beside, pho
         tile = {"init_images": [encoded(edited)], "mask": encoded(mask), **inpainting, "width": 64, "height": 64}
         edited = client.img2img({**base, **tile}).images[0]
     assert same(upscaled.images, [edited])
+
+
+@pytest.mark.parametrize("mask", [{}, WORDS], ids=["unmasked", "words"])
+def test_regions_of_forge_couple(client: Client, beside: Beside, mask: dict[str, Any]) -> None:
+    """Regions are those of the first prompt, for every row of a batch, with control as without."""
+    prompts = ["a cat\nstanding", "a cat\nsitting"]
+    base = beside.plain(prompts[0], width=96, height=96, steps=3, sampler_name="Euler")
+    coupled = {"Enable": True}
+    expected = client.traced(beside.switched(both(base, prompts), "forge couple", coupled))
+    asked = controlled(base, source_prompt=prompts[1], start_step=1, **mask)
+    trace = client.traced(beside.switched(asked, "forge couple", coupled))
+    assert same([x[1] for x in trace], [x[1] for x in expected])
+    assert same([trace[0][0]], [expected[0][0]])
+    assert not same([trace[-1][0]], [expected[-1][0]])
+    assert not same(expected, client.traced(both(base, prompts)))
