@@ -48,6 +48,22 @@ def background_distance(
     return float(np.linalg.norm(difference, axis=-1).mean())
 
 
+def ghost_distance(picture: np.ndarray, drawn: Layout, elsewhere: Layout) -> float:
+    """What a picture shows of a creature that is not its own: mean Lab distance from the picture's own sky or ground.
+
+    Args:
+        picture: uint8 (64, 64, 3), which shows a creature of the layout `drawn`.
+        elsewhere: the other creature's layout. Measured is where it alone would stand; `nan` if that is nowhere.
+    """
+    own, other = covering_mask(drawn), covering_mask(elsewhere)
+    place = expected_mask(elsewhere) & ~own & ~_ALWAYS_THERE
+    lab, away = srgb_to_lab(picture), []
+    for half in (_SKY, ~_SKY):
+        background = np.median(lab[half & ~own & ~other & ~_ALWAYS_THERE], axis=0)
+        away.append(np.linalg.norm(lab[place & half] - background, axis=-1))
+    return float(np.concatenate(away).mean()) if place.any() else np.nan
+
+
 def psnr(first: np.ndarray, second: np.ndarray, where: np.ndarray | None = None) -> float:
     """Peak signal-to-noise ratio in dB of pictures uint8 (h, w, 3), within the mask `where`; infinite if equal."""
     squared = (first.astype(np.float64) - second) ** 2

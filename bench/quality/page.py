@@ -9,7 +9,7 @@ from PIL import Image
 
 from bench.quality.classifier import classifier
 from bench.quality.figures import Figures, figures, half_width, interval, share
-from bench.quality.measures import psnr
+from bench.quality.measures import ghost_distance, psnr
 from bench.quality.pairs import Pair
 from bench.quality.rows import Pictures, Row
 
@@ -30,6 +30,21 @@ def edit_table(pairs: Sequence[Pair], painted: Mapping[Row, Pictures], painted_s
     lines = [head, HEAD[1], *(_line(row, each, baseline) for row, each in measured.items())]
     lines += ["", _best(measured)]
     return lines + _exactly_the_same(painted, painted[first]) if painted_sources else lines
+
+
+def ghost_table(pairs: Sequence[Pair], painted: Mapping[Row, Pictures]) -> list[str]:
+    """`edit_table`, and then what the targets show of the sources' creatures in the place of those."""
+    lines = edit_table(pairs, painted)
+    lines += ["", "| target | distance from its own background where only the source has a creature |", "| --- | --- |"]
+    for row, pictures in painted.items():
+        lines.append(f"| {row.name} | {interval(_ghosts(pairs, pictures.targets))} |")
+    sources = next(iter(painted.values())).sources
+    return [*lines, f"| the source itself | {interval(_ghosts(pairs, sources))} |"]
+
+
+def _ghosts(pairs: Sequence[Pair], pictures: np.ndarray) -> np.ndarray:
+    values = np.array([ghost_distance(picture, p.target, p.source) for picture, p in zip(pictures, pairs)])
+    return values[~np.isnan(values)]
 
 
 def _best(measured: Mapping[Row, Figures]) -> str:

@@ -11,10 +11,10 @@ import pytest
 pytest.importorskip("torch")
 
 from bench.quality.figures import share
-from bench.quality.measures import overlap, silhouette
+from bench.quality.measures import ghost_distance, overlap, silhouette
 from bench.quality.pairs import lots, random_pairs
 from bench.quality.rows import Pictures, Row, Store
-from bench.world import Layout, random_scene, render
+from bench.world import Layout, Scene, random_identity, random_scene, render
 
 
 def no_paint(model: object, pairs: object) -> Pictures:
@@ -59,6 +59,14 @@ def test_a_silhouette_is_found_where_the_creature_is() -> None:
     found = silhouette(picture, layouts)
     assert overlap(found, layouts[0]) > 0.8
     assert overlap(found, layouts[1]) < 0.4
+
+
+def test_a_ghost_is_a_creature_in_the_place_of_another() -> None:
+    drawn, elsewhere = Layout("cat", "standing", "right"), Layout("cat", "standing", "left")
+    identity = random_identity(np.random.default_rng(5))
+    assert ghost_distance(render(Scene(identity, drawn))[0], drawn, elsewhere) == 0
+    assert ghost_distance(render(Scene(identity, elsewhere))[0], drawn, elsewhere) > 30
+    assert np.isnan(ghost_distance(render(Scene(identity, drawn))[0], drawn, drawn))
 
 
 def test_a_share_of_all_is_not_certain() -> None:
