@@ -56,5 +56,6 @@ def test_a_network_that_cannot_be_downloaded(client: Client, model: str, module:
 )
 def test_a_preprocessor_that_is_a_network(client: Client, model: str, module: str, package: str, network: str) -> None:
     """Of random weights, so that it draws no edges, but it runs where the trained one would."""
-    client.post("/fault/preprocessor", {"package": package, "network": network})
+    if missing := client.post("/fault/preprocessor", {"package": package, "network": network}):
+        pytest.skip(f"NOT TESTED HERE: {module} needs the module {missing}, which this WebUI has not.")
     check_target_alone(client, unit(model, module=module))

@@ -58,11 +58,18 @@ def write_taesd():
 
 
 def preprocessor(wanted: dict):
-    """The network of a ControlNet preprocessor, of random weights, where its package looks before it downloads it."""
-    package = importlib.import_module(f"annotator.{wanted['package']}")
+    """The network of a ControlNet preprocessor, of random weights, where its package looks before it downloads it.
+
+    Returns the name of the module that the package lacks, if any.
+    """
+    try:
+        package = importlib.import_module(f"annotator.{wanted['package']}")
+    except ModuleNotFoundError as error:
+        return error.name
     file = Path(package.modeldir) / package.remote_model_path.rpartition("/")[2]
     file.parent.mkdir(parents=True, exist_ok=True)
     torch.save(getattr(package, wanted["network"])().state_dict(), file)
+    return ""
 
 
 def networks():
