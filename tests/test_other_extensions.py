@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 
 from lib_masactrl.errors import UnsupportedCombinationError
+from lib_masactrl.settings import MasaCtrlSettings
 from tests.webui_requests import NAMED, latents, leftovers, run
 from tests.webui_standin import Request
 
@@ -81,7 +82,7 @@ VARIANTS = ["a red cat", "a green cat", "a blue cat"]
 class Variants:
     """MasaCtrl's script behind Dynamic Prompts, as far as it touches a request."""
 
-    args_from = 0
+    args_from, args_to = 0, 2
 
     def __init__(self, script, variants):
         self.before_process, self.postprocess = script.before_process, script.postprocess
@@ -158,6 +159,29 @@ def test_scripts_that_count_pictures_get_targets_alone(host, title):
 def test_other_scripts_take_what_there_is(host, number):
     processed = host.process_images(chosen(host, "SD upscale", number), host.script, NAMED)
     assert len(processed.images) == 2
+
+
+@pytest.mark.parametrize(
+    ("on", "settings", "refused"),
+    [
+        (True, {}, True),
+        (False, {}, False),
+        (True, {"source": "image", "source_prompt": ""}, False),
+        (True, {"source": "image", "more_targets": "a cat asleep"}, True),
+    ],
+)
+def test_forge_couple_leaves_branches_no_prompt_of_their_own(host, on, settings, refused):
+    from lib_masactrl.host import refusals
+
+    p = Request(host, script_args=("", on, "Basic"))
+    script = types.SimpleNamespace(title=lambda: "Forge Couple", args_from=1, args_to=3)
+    p.scripts = types.SimpleNamespace(alwayson_scripts=[script], selectable_scripts=[])
+    asked = MasaCtrlSettings.from_mapping({**NAMED, **settings}).with_source_settled("source" in settings)
+    if refused:
+        with pytest.raises(UnsupportedCombinationError, match="Forge Couple paints"):
+            refusals.check_scripts(p, asked)
+    else:
+        refusals.check_scripts(p, asked)
 
 
 class Tiled(Request):

@@ -22,11 +22,21 @@ def is_inner_request(p: Any) -> bool:
 
 def makes_every_variant(p: Any) -> bool:
     """Whether Dynamic Prompts fills the request's lists with one entry per variant (combinatorial generation)."""
+    enabled, combinatorial = (*_arguments(p, "Dynamic Prompts"), False, False)[:2]
+    return bool(enabled and combinatorial)
+
+
+def shares_regions(p: Any) -> bool:
+    """Whether Forge Couple paints every picture of a batch by the regions of the first prompt."""
+    return bool(next(iter(_arguments(p, "Forge Couple")), False))
+
+
+def _arguments(p: Any, title: str) -> tuple[Any, ...]:
+    """What the request gives to the always visible script whose title begins so; nothing if there is none."""
     for script in getattr(getattr(p, "scripts", None), "alwayson_scripts", ()):
-        if script.title().startswith("Dynamic Prompts"):
-            enabled, combinatorial = p.script_args[script.args_from : script.args_from + 2]
-            return bool(enabled and combinatorial)
-    return False
+        if script.title().startswith(title):
+            return tuple(p.script_args[script.args_from : script.args_to])
+    return ()
 
 
 def script_by_number(p: Any) -> str | None:

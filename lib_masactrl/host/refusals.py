@@ -13,7 +13,7 @@ from torch import nn
 from lib_masactrl.branches import Branch
 from lib_masactrl.errors import SettingsError, UnsupportedCombinationError, UnsupportedModelError
 from lib_masactrl.host.capabilities import forge_part, host_name
-from lib_masactrl.host.other_extensions import script_by_number
+from lib_masactrl.host.other_extensions import script_by_number, shares_regions
 from lib_masactrl.layers import self_attention_layers
 from lib_masactrl.settings import MasaCtrlSettings
 
@@ -83,17 +83,22 @@ def check_reference_units(p: Any) -> None:
             )
 
 
-def check_script(p: Any, settings: MasaCtrlSettings) -> None:
-    """The script that makes the request gets one picture for each that it asked for, if it counts them.
+def check_scripts(p: Any, settings: MasaCtrlSettings) -> None:
+    """A script that counts pictures gets one for each that it asked for; each branch is painted by its own prompt.
 
     Raises:
-        UnsupportedCombinationError: naming the script.
+        UnsupportedCombinationError: naming the script that would not have it so.
     """
     script = script_by_number(p)
     if script is not None and (settings.show_source or settings.show_masks or settings.targets > 1):
         raise UnsupportedCombinationError(
             f"the script {script!r} puts the pictures together by their number, and would take sources for targets; "
             "switch 'Show source' and 'Show masks' off and give no 'More targets', or disable MasaCtrl."
+        )
+    if shares_regions(p) and (settings.source == "prompt" or settings.targets > 1):
+        raise UnsupportedCombinationError(
+            "Forge Couple paints every picture of a batch by the regions of the first prompt, so sources and further "
+            "targets would not have their own; disable it or MasaCtrl. (One target of a real image works.)"
         )
 
 

@@ -32,7 +32,7 @@ from lib_masactrl.host.refusals import (
     check_prompts,
     check_real_image,
     check_reference_units,
-    check_script,
+    check_scripts,
 )
 from lib_masactrl.host.saving import save_masks, without_sources
 from lib_masactrl.host.words import check_masks, with_masks
@@ -169,7 +169,7 @@ def _check_request(p: Any, settings: MasaCtrlSettings) -> None:
     own = [*p.all_prompts, *(getattr(p, "all_hr_prompts", None) or [])]
     check_prompts([*own, settings.source_prompt, *settings.target_prompts])
     check_reference_units(p)
-    check_script(p, settings)
+    check_scripts(p, settings)
     check_options(p, settings)
     if settings.source == "image":
         check_real_image(p, settings)

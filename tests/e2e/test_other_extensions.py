@@ -252,16 +252,16 @@ def test_ultimate_sd_upscale_edits_each_tile(client: Client, beside: Beside, pho
     assert same(upscaled.images, [edited])
 
 
-@pytest.mark.parametrize("mask", [{}, WORDS], ids=["unmasked", "words"])
-def test_regions_of_forge_couple(client: Client, beside: Beside, mask: dict[str, Any]) -> None:
-    """Regions are those of the first prompt, for every row of a batch, with control as without."""
-    prompts = ["a cat\nstanding", "a cat\nsitting"]
+def test_regions_of_forge_couple(client: Client, beside: Beside, photograph: Pixels) -> None:
+    """Every row of a batch has those of the first prompt, so the plain batch of two prompts is one picture twice."""
+    prompts, coupled = ["a cat\nstanding", "a cat\nsitting"], {"Enable": True}
     base = beside.plain(prompts[0], width=96, height=96, steps=3, sampler_name="Euler")
-    coupled = {"Enable": True}
-    expected = client.traced(beside.switched(both(base, prompts), "forge couple", coupled))
-    asked = controlled(base, source_prompt=prompts[1], start_step=1, **mask)
-    trace = client.traced(beside.switched(asked, "forge couple", coupled))
-    assert same([x[1] for x in trace], [x[1] for x in expected])
-    assert same([trace[0][0]], [expected[0][0]])
-    assert not same([trace[-1][0]], [expected[-1][0]])
-    assert not same(expected, client.traced(both(base, prompts)))
+    target, source = client.traced(beside.switched(both(base, prompts), "forge couple", coupled))[-1]
+    assert same([target], [source])
+    with pytest.raises(HttpError, match="Forge Couple paints every picture") as refusal:
+        client.txt2img(beside.switched(controlled(base, source_prompt=prompts[1]), "forge couple", coupled))
+    assert refusal.value.status == 422
+    real = controlled({**base, "init_images": [encoded(photograph)], "denoising_strength": 1.0}, start_step=1)
+    edited = client.img2img(beside.switched(real, "forge couple", coupled))
+    assert "MasaCtrl result: 2 of 3 steps" in edited.infotexts[0]
+    assert not same(edited.images[:1], client.img2img(real).images[:1])
