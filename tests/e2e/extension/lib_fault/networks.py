@@ -45,6 +45,7 @@ class ConvolutionAlone(torch.nn.Module):
         self.convolution = torch.nn.Conv2d(4, 4, 3, padding=1)
         torch.nn.init.constant_(self.convolution.weight, 0.01)
         torch.nn.init.zeros_(self.convolution.bias)
+        self.dtype = torch.float32  # which reForge and Forge Classic ask for
 
     def forward(self, x, timesteps=None, context=None, **rest):
         return self.convolution(x.to(self.convolution.weight.dtype)).to(x.dtype)
