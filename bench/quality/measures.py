@@ -8,7 +8,7 @@ from functools import cache
 import numpy as np
 from PIL import Image, ImageFilter
 
-from bench.world import Layout, Scene, render
+from bench.world import Duet, Layout, Scene, render
 from bench.world.identity import BODY_COLOURS, GROUND_COLOURS, SKY_COLOURS, Identity, srgb_to_lab
 from bench.world.render import HORIZON
 
@@ -72,17 +72,25 @@ def psnr(first: np.ndarray, second: np.ndarray, where: np.ndarray | None = None)
 
 
 @cache
-def expected_mask(layout: Layout, size: int = 64, margin: int = 1) -> np.ndarray:
-    """Where a creature of this layout must be, bool (size, size): the unjittered mask, `margin` pixels narrower."""
+def expected_mask(drawn: Layout | Duet, species: str | None = None, margin: int = 1) -> np.ndarray:
+    """Where a creature must be, bool (64, 64) or (64, 128): the unjittered mask, `margin` pixels narrower.
+
+    Args:
+        species: which one, of a duet.
+    """
+    layout = drawn.of(species or "") if isinstance(drawn, Duet) else drawn
     plain = Identity(BODY_COLOURS[0], "plain", BODY_COLOURS[0], SKY_COLOURS[0], GROUND_COLOURS[0])
-    mask = Image.fromarray(render(Scene(plain, layout), size)[1].astype(np.uint8) * 255)
-    return np.asarray(mask.filter(ImageFilter.MinFilter(2 * margin + 1))) > 0
+    mask = render(Scene(plain, layout, half=isinstance(drawn, Duet)))[1]
+    if isinstance(drawn, Duet):
+        mask = np.pad(mask, ((0, 0), (0, 64) if layout.place == "left" else (64, 0)))
+    picture = Image.fromarray(mask.astype(np.uint8) * 255)
+    return np.asarray(picture.filter(ImageFilter.MinFilter(2 * margin + 1))) > 0
 
 
 @cache
-def covering_mask(layout: Layout, size: int = 64, margin: int = 3) -> np.ndarray:
-    """Where a creature of this layout may be, bool (size, size): the unjittered mask, `margin` pixels wider."""
-    widened = Image.fromarray(expected_mask(layout, size, 0).astype(np.uint8) * 255)
+def covering_mask(drawn: Layout | Duet, species: str | None = None, margin: int = 3) -> np.ndarray:
+    """Where a creature may be, bool (64, 64) or (64, 128): the unjittered mask, `margin` pixels wider."""
+    widened = Image.fromarray(expected_mask(drawn, species, 0).astype(np.uint8) * 255)
     return np.asarray(widened.filter(ImageFilter.MaxFilter(2 * margin + 1))) > 0
 
 

@@ -18,7 +18,6 @@ from bench.training.unet import UNET_CONFIG, average_weights
 from bench.training.vae import DDCONFIG, LATENT_SCALE
 
 log = logging.getLogger(__name__)
-NAME = "creatures"
 
 
 def checkpoint_state(work: Path) -> dict[str, Tensor]:
@@ -70,12 +69,12 @@ def model_config() -> dict[str, Any]:
     return {"model": {"target": "ldm.models.diffusion.ddpm.LatentDiffusion", "params": parameters}}
 
 
-def export(work: Path, out: Path) -> None:
-    """Write `creatures.safetensors`, `creatures.yaml` and `tokenizer/` from the snapshots in `work`."""
+def export(work: Path, out: Path, name: str = "creatures") -> None:
+    """Write `{name}.safetensors`, `{name}.yaml` and `tokenizer/` from the snapshots in `work`."""
     out.mkdir(parents=True, exist_ok=True)
     state = checkpoint_state(work)
-    save_file(state, out / f"{NAME}.safetensors", metadata={"format": "pt"})
-    (out / f"{NAME}.safetensors").chmod(0o644)  # `save_file` makes it readable for its owner alone
-    OmegaConf.save(OmegaConf.create(model_config()), out / f"{NAME}.yaml")
+    save_file(state, out / f"{name}.safetensors", metadata={"format": "pt"})
+    (out / f"{name}.safetensors").chmod(0o644)  # `save_file` makes it readable for its owner alone
+    OmegaConf.save(OmegaConf.create(model_config()), out / f"{name}.yaml")
     write_tokenizer(out / "tokenizer", CLIP_CONFIG)
-    log.info("%s: %d tensors, %.1f MB", out, len(state), (out / f"{NAME}.safetensors").stat().st_size / 1e6)
+    log.info("%s: %d tensors, %.1f MB", out, len(state), (out / f"{name}.safetensors").stat().st_size / 1e6)

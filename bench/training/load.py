@@ -9,7 +9,6 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from bench.training.export import NAME
 from bench.training.text import encode_text, load_text_state, tokenize
 from bench.training.unet import Painter
 from bench.training.vae import LATENT_SCALE, Autoencoder
@@ -49,7 +48,7 @@ class Checkpoint:
 
 def load_checkpoint(folder: Path) -> Checkpoint:
     """The checkpoint in `folder`, as `export` wrote it."""
-    state = load_file(folder / f"{NAME}.safetensors")
+    state = load_file(folder / "creatures.safetensors")
     parts = {
         part: {key.removeprefix(prefix): value.float() for key, value in state.items() if key.startswith(prefix)}
         for part, prefix in _PARTS.items()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,6 @@ from torch import Tensor, nn
 from bench.training.schedule import TIMESTEPS, schedule_buffers
 from bench.training.text import TEXT_WIDTH, build_text_encoder, encode_text, tokenize
 from bench.training.timed import Clock, learning_rate, load_snapshot, save_snapshot, set_learning_rate
-from bench.world import all_captions, all_layouts, random_caption
 
 log = logging.getLogger(__name__)
 
@@ -37,16 +37,44 @@ UNET_CONFIG: dict[str, Any] = {
 SNR_LIMIT = 5.0
 
 
+Caption = Callable[[int, np.random.Generator], str]
+
+
+@dataclass(frozen=True)
+class Examples:
+    """A data set as latents, and how a batch of it is made.
+
+    Attributes:
+        latents: float16 (count, 4, h, w).
+        layouts: their layouts' numbers, (count,).
+        caption: a random training caption for a layout's number.
+    """
+
+    latents: Path
+    layouts: Path
+    caption: Caption
+    batch: int
+
+
 @dataclass(frozen=True)
 class UnetRun:
-    """What a training run needs to know; `work` holds latents, data and the snapshot `unet.pt`."""
+    """What a training run needs to know.
 
-    work: Path
+    Attributes:
+        snapshot: where the run is kept.
+        examples: a batch of each in turn.
+        captions: every caption that the examples may have.
+        begin_from: another run's snapshot, whose averaged weights this one begins with.
+    """
+
+    snapshot: Path
+    examples: tuple[Examples, ...]
+    captions: tuple[str, ...]
     minutes: float = 70.0
-    batch: int = 96
     rate: float = 1.2e-3
     ema: float = 0.999
     seed: int = 1
+    begin_from: Path | None = None
 
 
 class Painter(nn.Module):
@@ -69,12 +97,12 @@ class Training:
     def __init__(self, run: UnetRun) -> None:
         torch.manual_seed(run.seed)
         self.run = run
-        self.model = Painter()
+        self.model = average_weights(run.begin_from).train() if run.begin_from else Painter()
         self.average = {key: value.detach().clone() for key, value in self.model.named_parameters()}
         self.optimizer = torch.optim.AdamW(_groups(self.model), lr=run.rate, betas=(0.9, 0.99), fused=True)
         self.rng = np.random.default_rng(run.seed)
         self.clock, self.step = Clock(run.minutes), 0
-        if state := load_snapshot(run.work / "unet.pt"):
+        if state := load_snapshot(run.snapshot):
             self.model.load_state_dict(state["model"])
             self.average = state["average"]
             self.optimizer.load_state_dict(state["optimizer"])
@@ -91,7 +119,7 @@ class Training:
             "step": self.step,
             "seconds": self.clock.seconds,
         }
-        save_snapshot(self.run.work / "unet.pt", state)
+        save_snapshot(self.run.snapshot, state)
 
     @torch.no_grad()
     def update_average(self) -> None:
@@ -118,37 +146,26 @@ def average_weights(snapshot: Path) -> Painter:
 def train_unet(run: UnetRun) -> None:
     """Train until the time is over; goes on from the snapshot if there is one."""
     training = Training(run)
-    latents = torch.from_numpy(np.load(run.work / "latents.npy"))
-    layouts = np.load(run.work / "world" / "layouts.npy")
-    ids, alphas = tokenize(all_captions()), schedule_buffers()["alphas_cumprod"]
+    data = [(torch.from_numpy(np.load(each.latents)), np.load(each.layouts)) for each in run.examples]
+    ids, alphas = tokenize(list(run.captions)), schedule_buffers()["alphas_cumprod"]
+    order = {caption: index for index, caption in enumerate(run.captions)}
     losses: list[float] = []
     while training.clock.progress < 1:
         set_learning_rate(training.optimizer, learning_rate(run.rate, training.clock.progress, training.step))
-        rows = training.rng.integers(len(latents), size=run.batch)
-        chosen = _captions(layouts[rows], training.rng)
+        turn = training.step % len(data)
+        (latents, layouts), examples = data[turn], run.examples[turn]
+        rows = training.rng.integers(len(latents), size=examples.batch)
+        chosen = torch.tensor([order[examples.caption(number, training.rng)] for number in layouts[rows]])
         used, chosen = chosen.unique(return_inverse=True)  # encode each caption of the batch once
         losses.append(_train_step(training, latents[rows].float(), (ids[used], chosen), alphas))
         training.step += 1
         if training.step % 25 == 0:
-            rate = training.step * run.batch / training.clock.seconds
-            log.info(
-                "step %d, %.1f min, loss %.4f, %.0f samples/s",
-                training.step,
-                training.clock.seconds / 60,
-                np.mean(losses),
-                rate,
-            )
+            minutes = training.clock.seconds / 60
+            log.info("step %d, %.1f min, loss %.4f", training.step, minutes, np.mean(losses))
             losses = []
         if training.step % 100 == 0:
             training.save()
     training.save()
-
-
-def _captions(numbers: np.ndarray, rng: np.random.Generator) -> Tensor:
-    """For each layout number the index of a random training caption in `all_captions()`."""
-    order = {caption: index for index, caption in enumerate(all_captions())}
-    layouts = all_layouts()
-    return torch.tensor([order[random_caption(layouts[number], rng)] for number in numbers])
 
 
 def _train_step(training: Training, clean: Tensor, captions: tuple[Tensor, Tensor], alphas: Tensor) -> float:

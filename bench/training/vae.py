@@ -60,14 +60,20 @@ class Autoencoder(nn.Module):
 
 @dataclass(frozen=True)
 class VaeRun:
-    """What a training run needs to know."""
+    """What a training run needs to know.
 
-    data: Path
+    Attributes:
+        data: data sets, a batch of each in turn.
+        begin_from: another run's snapshot, whose weights this one begins with.
+    """
+
+    data: tuple[Path, ...]
     snapshot: Path
     minutes: float = 28.0
     batch: int = 16
     rate: float = 1.5e-3
     seed: int = 0
+    begin_from: Path | None = None
 
 
 def to_tensor(pictures: np.ndarray) -> Tensor:
@@ -92,17 +98,19 @@ def train_vae(run: VaeRun) -> None:
     """Train until the time is over; goes on from the snapshot if there is one."""
     torch.manual_seed(run.seed)
     model = Autoencoder()
+    if run.begin_from:
+        model.load_state_dict(torch.load(run.begin_from, weights_only=False)["model"])
     optimizer = torch.optim.AdamW(model.parameters(), lr=run.rate, betas=(0.9, 0.99), weight_decay=1e-4)
     clock, step = Clock(run.minutes), 0
     if state := load_snapshot(run.snapshot):
         model.load_state_dict(state["model"])
         optimizer.load_state_dict(state["optimizer"])
         clock, step = Clock(run.minutes, spent=state["seconds"]), state["step"]
-    data = np.load(run.data / "pictures.npy", mmap_mode="r")
+    data = [np.load(folder / "pictures.npy", mmap_mode="r") for folder in run.data]
     squared = 0.0
     while clock.progress < 1:
         set_learning_rate(optimizer, learning_rate(run.rate, clock.progress, step))
-        squared += _train_step(model, optimizer, data, run.batch)
+        squared += _train_step(model, optimizer, data[step % len(data)], run.batch)
         step += 1
         if step % 50 == 0:
             psnr = 10 * np.log10(4 * 50 / squared)

@@ -74,13 +74,13 @@ def lab_distance(first: Colour, second: Colour) -> float:
     return float(np.linalg.norm(srgb_to_lab(np.array(first)) - srgb_to_lab(np.array(second))))
 
 
-def random_identity(rng: np.random.Generator) -> Identity:
-    """An identity whose body and pattern stand out from the background and from each other."""
-    sky, ground = _draw(SKY_COLOURS, rng), _draw(GROUND_COLOURS, rng)
-    body = _contrasting((sky, ground), (), rng)
+def random_identity(rng: np.random.Generator, companion: Identity | None = None) -> Identity:
+    """An identity whose body and pattern stand out from the background, that of `companion` if given."""
+    scenery = (companion.sky, companion.ground) if companion else (_draw(SKY_COLOURS, rng), _draw(GROUND_COLOURS, rng))
+    body = _contrasting(scenery, (), rng)
     pattern = PATTERNS[rng.integers(len(PATTERNS))]
-    pattern_colour = body if pattern == "plain" else _contrasting((sky, ground), (body,), rng)
-    return Identity(body, pattern, pattern_colour, sky, ground)
+    pattern_colour = body if pattern == "plain" else _contrasting(scenery, (body,), rng)
+    return Identity(body, pattern, pattern_colour, *scenery)
 
 
 def _draw(palette: tuple[Colour, ...], rng: np.random.Generator) -> Colour:

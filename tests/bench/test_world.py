@@ -7,7 +7,23 @@ import dataclasses
 import numpy as np
 import pytest
 
-from bench.world import Layout, Scene, all_captions, all_layouts, random_caption, random_identity, random_scene, render
+from bench.quality.measures import covering_mask, expected_mask
+from bench.world import (
+    Duet,
+    Layout,
+    Scene,
+    all_captions,
+    all_duet_captions,
+    all_duets,
+    all_layouts,
+    random_caption,
+    random_duet_caption,
+    random_halves,
+    random_identity,
+    random_scene,
+    render,
+    render_duet,
+)
 from bench.world.identity import MIN_BACKGROUND_DISTANCE, lab_distance
 
 CAT = Layout("cat", "standing", "left")
@@ -77,3 +93,47 @@ def test_captions() -> None:
 def test_unknown_word_is_refused() -> None:
     with pytest.raises(ValueError, match="dog"):
         Layout("dog", "standing", "left")
+
+
+DUET = Duet(CAT, Layout("bird", "lying", "right"))
+
+
+def test_a_duet_has_a_creature_in_each_half() -> None:
+    halves = random_halves(DUET, np.random.default_rng(2))
+    picture, mask = render_duet(halves)
+    assert picture.shape == (64, 128, 3)
+    assert mask.shape == (64, 128)
+    assert halves[0].identity.sky == halves[1].identity.sky
+    assert halves[0].identity.ground == halves[1].identity.ground
+    for side, half, species in ((slice(0, 64), halves[0], "cat"), (slice(64, 128), halves[1], "bird")):
+        assert (np.abs(picture[:, side][mask[:, side]].astype(int) - half.identity.body).max(axis=-1) < 8).mean() > 0.3
+        found = expected_mask(DUET, species, margin=0)
+        assert found[:, side].any()
+        assert (found & mask).sum() / (found | (mask & covering_mask(DUET, species))).sum() > 0.75
+
+
+def test_the_edges_of_the_world_are_seen_once() -> None:
+    """The sun in the left half alone, the post in the right half alone."""
+    picture, _ = render_duet(random_halves(DUET, np.random.default_rng(2)))
+    single, _ = render(random_scene(CAT, np.random.default_rng(2)))
+    assert np.array_equal(picture[4:8, 6:12], single[4:8, 6:12])
+    assert not np.array_equal(picture[4:8, 70:76], single[4:8, 6:12])
+    assert np.array_equal(picture[16:38, 120:124], single[16:38, 56:60])
+    assert not np.array_equal(picture[16:38, 56:60], single[16:38, 56:60])
+
+
+def test_a_duets_captions() -> None:
+    both = (
+        "a cat standing on the left and a bird lying on the right",
+        "a bird lying on the right and a cat standing on the left",
+    )
+    assert DUET.captions == both
+    assert DUET.caption == both[0]
+    assert "a bird and a cat" in DUET.partial_captions
+    assert len(all_duets()) == 54
+    assert all(duet.left.species != duet.right.species for duet in all_duets())
+    rng = np.random.default_rng(0)
+    drawn = [random_duet_caption(DUET, rng) for _ in range(800)]
+    assert set(drawn) == {"", *both, *DUET.partial_captions}
+    assert set(drawn) <= set(all_duet_captions())
+    assert 0.6 < sum(caption in both for caption in drawn) / len(drawn) < 0.8
