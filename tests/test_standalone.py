@@ -120,6 +120,21 @@ def test_guidance_is_uncond_plus_scale_times_the_difference(model):
     assert not torch.allclose(sampled(model, control=None), sampled(model, control=None, cfg_scale=2.0), atol=1)
 
 
+def test_noise_of_its_own_is_what_a_branch_starts_from(model):
+    shape = (2, 4, *sampled(model).shape[2:])
+    of_the_seed = torch.randn((1, *shape[1:]), generator=torch.Generator().manual_seed(3)).expand(shape)
+    given = dataclasses.replace(batch(), noise=of_the_seed.clone())
+    assert torch.equal(sampled(model, of=given), sampled(model))
+    given.noise[0] += 1
+    got, plain = sampled(model, of=given), sampled(model)
+    assert torch.equal(got[1], plain[1]) and not torch.allclose(got[0], plain[0], atol=0.5)
+
+
+def test_noise_for_other_branches_is_refused(model):
+    with pytest.raises(ValueError, match=r"noise has the shape \(1, 4, 8, 8\), but these branches start from \(2, 4, "):
+        sampled(model, of=dataclasses.replace(batch(), noise=torch.zeros(1, 4, 8, 8)))
+
+
 def test_more_targets_share_the_source(model):
     three = batch(more_targets="a cat jumping\na bird")
     assert three.prompts == ("a cat lying", "a cat jumping", "a bird", "a cat standing")

@@ -51,6 +51,13 @@ def calls_of(unet):
         hook.remove()
 
 
+def test_noise_beside_a_picture_is_refused(model, latent):
+    image = invert_image(model, latent, InversionPlan("DDIM", STEPS))
+    of = dataclasses.replace(batch()[0], noise=torch.zeros(2, 4, 8, 16))
+    with pytest.raises(ValueError, match="both noise and a real image"):
+        sample_latents(model, of, SamplingPlan("DDIM", STEPS, 7.5, 128, 64), image=image)
+
+
 @pytest.mark.parametrize("sampler", ALLOWED)
 def test_a_rectified_source_is_the_encoded_latent_whatever_the_target_does(model, latent, sampler):
     image = invert_image(model, latent, InversionPlan(sampler, STEPS))

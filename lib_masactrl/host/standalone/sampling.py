@@ -75,6 +75,8 @@ class BranchPrompts:
     Attributes:
         features: what T2I-Adapters add at the levels of the U-Net's encoder, each (branches, channels, h, w).
         controlnets: evaluated anew at each U-Net call.
+        noise: what each branch starts from, (branches, channels, h, w) of unit variance, instead of the noise of its
+            group's seed.
     """
 
     branches: tuple[Branch, ...]
@@ -83,6 +85,7 @@ class BranchPrompts:
     negative_prompt: str = ""
     features: tuple[Tensor, ...] = field(default=(), compare=False)
     controlnets: tuple[WeightedControlNet, ...] = field(default=(), compare=False)
+    noise: Tensor | None = field(default=None, compare=False)
 
     @classmethod
     def of_settings(
@@ -146,8 +149,8 @@ def sample_latents(
 ) -> Tensor:
     """Latents (branches, channels, height / 8, width / 8), one row per branch in their order, float32.
 
-    Every branch of a group starts from the same noise and meets the same noise in each step of a stochastic sampler.
-    All noise is drawn on the CPU, so that CPU and CUDA agree.
+    Every branch of a group starts from the same noise, unless ``batch`` gives each its own, and meets the same noise in
+    each step of a stochastic sampler. All noise is drawn on the CPU, so that CPU and CUDA agree.
 
     Args:
         control: ``None`` samples a plain batch.
@@ -157,6 +160,7 @@ def sample_latents(
 
     Raises:
         SettingsError: the size does not suit the model.
+        ValueError: ``batch`` has noise of another shape, or beside ``image``.
         UnsupportedModelError: ``control`` is given and the model has no U-Net self-attention.
     """
     plan.check_size(model)
@@ -166,9 +170,11 @@ def sample_latents(
     noise = {"generator": generators} if SAMPLERS[plan.sampler].draws_noise else {}
     predict = _prediction(model, batch, plan.cfg_scale, image)
     if image:
+        if batch.noise is not None:
+            raise ValueError("both noise and a real image are given to start from; give one of them.")
         latents = image.start(batch.branches, noise_levels(scheduler))
     else:
-        latents = _start_noise(model, plan, generators) * scheduler.init_noise_sigma
+        latents = _start_noise(model, plan, generators, batch.noise) * scheduler.init_noise_sigma
     passes = predict.rows // len(batch.branches)
     features = [level.to(model.device).repeat(passes, 1, 1, 1) for level in batch.features]
     with contextlib.ExitStack() as stack:
@@ -194,10 +200,19 @@ def _prediction(
     return GuidedPrediction(model, batch.prompts, batch.negative_prompt, scales)
 
 
-def _start_noise(model: DiffusionModel, plan: SamplingPlan, generators: list[torch.Generator]) -> Tensor:
+def _start_noise(
+    model: DiffusionModel, plan: SamplingPlan, generators: list[torch.Generator], given: Tensor | None
+) -> Tensor:
     factor = model.config.autoencoder_factor
-    shape = (1, model.config.embed_dim, plan.height // factor, plan.width // factor)
-    return torch.cat([torch.randn(shape, generator=generator) for generator in generators]).to(model.device)
+    size = (model.config.embed_dim, plan.height // factor, plan.width // factor)
+    if given is None:
+        given = torch.cat([torch.randn((1, *size), generator=generator) for generator in generators])
+    elif given.shape != (len(generators), *size):
+        wanted = (len(generators), *size)
+        raise ValueError(
+            f"noise has the shape {tuple(given.shape)}, but these branches start from {wanted}; give that."
+        )
+    return given.to(model.device)
 
 
 def _evaluations(scheduler: Any, steps: int, progress: bool) -> Iterator[tuple[int, Tensor]]:
