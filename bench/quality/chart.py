@@ -15,8 +15,10 @@ COLOURS = ((27, 110, 180), (220, 110, 20), (40, 150, 70), (160, 60, 150), (90, 9
 INK, PALE = (40, 40, 40), (225, 225, 225)
 
 
-def line_chart(title: str, ticks: Sequence[str], lines: Mapping[str, Sequence[Point]]) -> Image.Image:
-    """`lines` maps a label to one point per tick; the vertical axis starts at 0."""
+def line_chart(
+    title: str, ticks: Sequence[str], lines: Mapping[str, Sequence[Point]], every: float = 10
+) -> Image.Image:
+    """`lines` maps a label to one point per tick; the vertical axis starts at 0 and has a line at `every` so much."""
     picture = Image.new("RGB", (WIDTH, HEIGHT), "white")
     draw, font = ImageDraw.Draw(picture), ImageFont.load_default(14)
     top = 1.08 * max(mean + half for points in lines.values() for mean, half in points)
@@ -25,9 +27,9 @@ def line_chart(title: str, ticks: Sequence[str], lines: Mapping[str, Sequence[Po
     def height(value: float) -> float:
         return HEIGHT - BOTTOM - value / top * (HEIGHT - TOP - BOTTOM)
 
-    for value in np.arange(0, top, 10):
+    for value in np.arange(0, top, every):
         draw.line((LEFT, height(value), WIDTH - RIGHT, height(value)), PALE)
-        draw.text((LEFT - 8, height(value)), f"{value:.0f}", INK, font, anchor="rm")
+        draw.text((LEFT - 8, height(value)), f"{value:.3g}", INK, font, anchor="rm")
     for x, tick in zip(across, ticks):
         draw.text((x, HEIGHT - BOTTOM + 8), tick, INK, font, anchor="ma")
     draw.text((LEFT, 6), title, INK, font)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable, Sequence
 from functools import cache
 from itertools import pairwise
 from pathlib import Path
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from bench.training.vae import to_tensor
-from bench.world import PLACES, POSES, SPECIES, all_layouts
+from bench.world import PLACES, POSES, SPECIES, Duet, all_duets, all_layouts
 
 log = logging.getLogger(__name__)
 
@@ -55,13 +56,14 @@ def _augment(pictures: Tensor) -> Tensor:
     return torch.lerp(pictures, blurred, weight) + 0.1 * torch.rand(len(pictures), 1, 1, 1) * torch.randn_like(pictures)
 
 
-def train_classifier(data: Path, heldout: Path, steps: int = 1200, batch: int = 64, seed: int = 0) -> LayoutClassifier:
-    """Train on `data`, log the accuracy on `heldout`; both folders as `write_dataset` makes them."""
+def train_classifier(
+    pictures: np.ndarray, numbers: np.ndarray, steps: int = 1200, batch: int = 64, seed: int = 0
+) -> LayoutClassifier:
+    """Train on pictures uint8 (n, 64, 64, 3) and the numbers (n,) of their layouts."""
     torch.manual_seed(seed)
     model = LayoutClassifier()
     optimizer = torch.optim.AdamW(model.parameters(), lr=2e-3, weight_decay=1e-2)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 3e-3, total_steps=steps)
-    pictures, numbers = np.load(data / "pictures.npy", mmap_mode="r"), np.load(data / "layouts.npy")
     for _ in range(steps):
         rows = np.sort(torch.randint(len(pictures), (batch,)).numpy())
         logits = model(_augment(to_tensor(pictures[rows])))
@@ -71,10 +73,7 @@ def train_classifier(data: Path, heldout: Path, steps: int = 1200, batch: int = 
         loss.backward()
         optimizer.step()
         schedule.step()
-    model.eval()
-    held = to_tensor(np.load(heldout / "pictures.npy"))
-    log.info("held-out accuracy: %s", accuracy(model, held, np.load(heldout / "layouts.npy")))
-    return model
+    return model.eval()
 
 
 @torch.no_grad()
@@ -88,12 +87,44 @@ def accuracy(model: LayoutClassifier, pictures: Tensor, numbers: np.ndarray | Te
 
 @cache
 def classifier(work: Path = Path(".snapshots")) -> LayoutClassifier:
-    """The judge; trained once and kept in `work`."""
-    path = work / "classifier.pt"
+    """The judge of pictures of one creature; trained once and kept in `work`."""
+    return _kept(work / "classifier.pt", lambda: _data(work / "world"), _data(work / "heldout"))
+
+
+@cache
+def classifier_of_halves(work: Path = Path(".snapshots/duets")) -> LayoutClassifier:
+    """The judge of either half of a picture of two."""
+    return _kept(work / "classifier.pt", lambda: _halves(work / "world"), _halves(work / "heldout"))
+
+
+def halves(pictures: np.ndarray) -> np.ndarray:
+    """Pictures of two creatures (n, 64, 128, 3) to (2 n, 64, 64, 3): left and right half in turn."""
+    return np.stack(np.split(pictures, 2, axis=2), axis=1).reshape(-1, 64, 64, 3)
+
+
+def numbers_of_halves(duets: Sequence[Duet]) -> np.ndarray:
+    """The layouts' numbers of the creatures in :func:`halves`, (2 n,)."""
+    layouts = all_layouts()
+    return np.array([layouts.index(creature) for duet in duets for creature in (duet.left, duet.right)])
+
+
+def _data(folder: Path) -> tuple[np.ndarray, np.ndarray]:
+    return np.load(folder / "pictures.npy", mmap_mode="r"), np.load(folder / "layouts.npy")
+
+
+def _halves(folder: Path, most: int = 8000) -> tuple[np.ndarray, np.ndarray]:
+    pictures, numbers = _data(folder)
+    duets = all_duets()
+    return halves(pictures[:most]), numbers_of_halves([duets[number] for number in numbers[:most]])
+
+
+def _kept(
+    path: Path, data: Callable[[], tuple[np.ndarray, np.ndarray]], heldout: tuple[np.ndarray, np.ndarray]
+) -> LayoutClassifier:
     if not path.exists():
-        torch.save(train_classifier(work / "world", work / "heldout").state_dict(), path)
+        torch.save(train_classifier(*data()).state_dict(), path)
     model = LayoutClassifier().eval()
     model.load_state_dict(torch.load(path, weights_only=True))
-    held = to_tensor(np.load(work / "heldout" / "pictures.npy"))
-    log.info("classifier on held-out renders: %s", accuracy(model, held, np.load(work / "heldout" / "layouts.npy")))
+    pictures, numbers = heldout
+    log.info("%s on held-out renders: %s", path, accuracy(model, to_tensor(pictures), numbers))
     return model

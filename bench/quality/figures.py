@@ -67,6 +67,12 @@ def interval(values: np.ndarray, digits: int = 1) -> str:
     return f"{values.mean():.{digits}f} ± {half_width(values):.{digits}f}"
 
 
+def correlation(first: np.ndarray, second: np.ndarray) -> str:
+    """Correlation of two arrays (n,) with its 95% interval by Fisher's transformation."""
+    r, z = float(np.corrcoef(first, second)[0, 1]), 1.96 / np.sqrt(len(first) - 3)
+    return f"{r:.2f} ({np.tanh(np.arctanh(r) - z):.2f} to {np.tanh(np.arctanh(r) + z):.2f})"
+
+
 def half_width(values: np.ndarray) -> float:
     """Half the width of the mean's 95% confidence interval."""
     return float(1.96 * values.std(ddof=1) / np.sqrt(len(values)))

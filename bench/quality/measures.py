@@ -109,6 +109,15 @@ def silhouette(picture: np.ndarray, layouts: Sequence[Layout], threshold: float 
     return found & reach & ~_ALWAYS_THERE
 
 
+def stance(picture: np.ndarray, layout: Layout) -> np.ndarray:
+    """Where a creature of `layout` stands and how large it is, (3,) in pixels: its silhouette's centre from the left,
+    from the top, and the square root of its area; `nan` where the picture shows none."""
+    down, across = np.nonzero(silhouette(picture, [layout]))
+    if not len(across):
+        return np.full(3, np.nan)
+    return np.array([across.mean(), down.mean(), np.sqrt(len(across))])
+
+
 def overlap(found: np.ndarray, layout: Layout) -> float:
     """Intersection over union of a :func:`silhouette` with where a creature of `layout` stands."""
     wanted = expected_mask(layout, margin=0) & ~_ALWAYS_THERE

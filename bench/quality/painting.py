@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bench.quality.pairs import Pair
+from bench.quality.pairs import DuetPair, Pair
 from bench.quality.rows import Pictures
 from lib_masactrl.branches import Branch, branches_in_batch
 from lib_masactrl.host.standalone.checkpoint import DiffusionModel
@@ -20,18 +21,33 @@ from lib_masactrl.layers import self_attention_layers
 from lib_masactrl.settings import MasaCtrlSettings
 
 PLAN = SamplingPlan("DDIM", 50, 7.5, 64, 64)
+DUET_PLAN = dataclasses.replace(PLAN, width=128)
 IMG2IMG_SEEDS = 1_000_000
+TARGETS_SEEDS = 2_000_000
 
 
-def controlled(model: DiffusionModel, pairs: Sequence[Pair], **settings: Any) -> Pictures:
+def controlled(
+    model: DiffusionModel, pairs: Sequence[Pair | DuetPair], plan: SamplingPlan = PLAN, **settings: Any
+) -> Pictures:
     """Source and target side by side under control; `settings` are those of MasaCtrlSettings."""
     asked = MasaCtrlSettings.from_mapping({"enabled": True, "source_prompt": "its own, per pair", **settings})
-    return to_pictures(model, sample_latents(model, batch(pairs), PLAN, control_for(model, asked, PLAN.steps)))
+    return to_pictures(model, sample_latents(model, batch(pairs), plan, control_for(model, asked, plan.steps)))
 
 
-def plain(model: DiffusionModel, pairs: Sequence[Pair]) -> Pictures:
+def plain(model: DiffusionModel, pairs: Sequence[Pair | DuetPair], plan: SamplingPlan = PLAN) -> Pictures:
     """Source and target side by side, each by itself."""
-    return to_pictures(model, sample_latents(model, batch(pairs), PLAN))
+    return to_pictures(model, sample_latents(model, batch(pairs), plan))
+
+
+def from_own_noise(
+    model: DiffusionModel, pairs: Sequence[Pair], start_step: int, start_layer: int, plan: SamplingPlan = PLAN
+) -> Pictures:
+    """Source and target side by side under control, each from its own noise: control is all that joins them."""
+    seeds = [TARGETS_SEEDS + pair.seed for pair in pairs] + [pair.seed for pair in pairs]
+    shape = (model.config.embed_dim, plan.height // 8, plan.width // 8)
+    noise = torch.stack([torch.randn(shape, generator=torch.Generator().manual_seed(seed)) for seed in seeds])
+    control = control_for(model, MasaCtrlSettings(start_step=start_step, start_layer=start_layer), plan.steps)
+    return to_pictures(model, sample_latents(model, dataclasses.replace(batch(pairs), noise=noise), plan, control))
 
 
 def without_self_attention(model: DiffusionModel, pairs: Sequence[Pair]) -> Pictures:
@@ -74,7 +90,7 @@ def noised_and_painted(
     return to_bytes(model.decode(latents))
 
 
-def batch(pairs: Sequence[Pair]) -> BranchPrompts:
+def batch(pairs: Sequence[Pair | DuetPair]) -> BranchPrompts:
     """The batch of `pairs`: their targets, then their sources."""
     captions = [pair.target.caption for pair in pairs] + [pair.source.caption for pair in pairs]
     return BranchPrompts(branches_in_batch(len(pairs), 1), tuple(captions), tuple(pair.seed for pair in pairs))
@@ -87,7 +103,7 @@ def to_pictures(model: DiffusionModel, latents: Tensor) -> Pictures:
 
 
 def to_bytes(decoded: Tensor) -> np.ndarray:
-    """Pictures (n, 3, 64, 64) in 0..1 to uint8 (n, 64, 64, 3)."""
+    """Pictures (n, 3, h, w) in 0..1 to uint8 (n, h, w, 3)."""
     values: np.ndarray = (decoded * 255).round().to(torch.uint8).permute(0, 2, 3, 1).numpy()
     return values
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
-from bench.world import Layout, all_layouts
+from bench.world import Duet, Layout, all_duets, all_layouts
 
 #: How many pairs are painted as one batch and kept as one file.
 LOT = 20
@@ -21,6 +22,34 @@ class Pair:
     target: Layout
     seed: int
 
+    @property
+    def subject(self) -> str:
+        """The word for what is the foreground."""
+        return self.source.species
+
+
+@dataclass(frozen=True)
+class DuetPair:
+    """The same with two creatures; the one on the source's left is the subject, the other is its companion."""
+
+    source: Duet
+    target: Duet
+    seed: int
+
+    @property
+    def subject(self) -> str:
+        """The word for what is the foreground."""
+        return self.source.left.species
+
+    @property
+    def companion(self) -> str:
+        """The species of the other creature, which is background."""
+        return self.source.right.species
+
+
+Lot = tuple[Any, ...]
+"""Pairs of one kind."""
+
 
 def random_pairs(count: int, seed: int = 0) -> tuple[Pair, ...]:
     """Pairs that differ in pose, in place or in both; the seeds are 0, 1, ..."""
@@ -30,6 +59,24 @@ def random_pairs(count: int, seed: int = 0) -> tuple[Pair, ...]:
     return tuple(Pair(*possible[number], noise) for noise, number in enumerate(chosen))
 
 
-def lots(pairs: Sequence[Pair]) -> list[tuple[Pair, ...]]:
+def repeated_pairs(count: int, seed: int = 0) -> tuple[Pair, ...]:
+    """Pairs whose target has its source's caption; the seeds are 0, 1, ..."""
+    layouts = all_layouts()
+    chosen = np.random.default_rng(seed).integers(len(layouts), size=count)
+    return tuple(Pair(layouts[number], layouts[number], noise) for noise, number in enumerate(chosen))
+
+
+def swapped_pairs(count: int, seed: int = 0) -> tuple[DuetPair, ...]:
+    """Pairs whose two creatures change places, each in its pose; the seeds are 0, 1, ..."""
+    duets = all_duets()
+    chosen = np.random.default_rng(seed).integers(len(duets), size=count)
+    return tuple(DuetPair(duets[number], _swapped(duets[number]), noise) for noise, number in enumerate(chosen))
+
+
+def _swapped(duet: Duet) -> Duet:
+    return Duet(replace(duet.right, place="left"), replace(duet.left, place="right"))
+
+
+def lots(pairs: Sequence[Any]) -> list[Lot]:
     """`pairs` in lots of at most :data:`LOT`."""
     return [tuple(pairs[first : first + LOT]) for first in range(0, len(pairs), LOT)]

@@ -19,20 +19,20 @@ import torch
 from bench.quality.calibration import calibration
 from bench.quality.page import sheet_of
 from bench.quality.painting import PLAN
-from bench.quality.pairs import Pair, lots
+from bench.quality.pairs import Lot, lots
 from bench.quality.rows import Pictures, Row, Store
 from bench.quality.sections import SECTIONS, Section
 from lib_masactrl.host.standalone.checkpoint import load_checkpoint
 
 log = logging.getLogger("bench.quality.table")
 
-Job = tuple[Row, tuple[Pair, ...]]
+Job = tuple[Store, Row, Lot]
 
 
-def paint(store: Store, job: Job) -> str:
+def paint(job: Job) -> str:
     """Paint one lot of one row and keep it."""
     torch.set_num_threads(1)
-    row, lot = job
+    store, row, lot = job
     store.save(row, lot, row.paint(_model(store.checkpoint), lot))
     return f"{row.name}, pairs from {lot[0].seed} on"
 
@@ -40,22 +40,31 @@ def paint(store: Store, job: Job) -> str:
 _model = cache(partial(load_checkpoint, device="cpu"))
 
 
-def wanted(sections: Sequence[Section], options: argparse.Namespace, store: Store) -> list[Job]:
+def store_of(section: Section, options: argparse.Namespace) -> Store:
+    """Where the pictures of the section's checkpoint are kept."""
+    return Store(options.work / "rows", options.checkpoints / f"{section.checkpoint}.safetensors", PLAN.steps)
+
+
+def wanted(sections: Sequence[Section], options: argparse.Namespace) -> list[Job]:
     """What is to be painted: lots that are not kept, or that shall be painted anew; every row's first lot first."""
     if options.write_only:
         return []
     chosen = [section for section in sections if not options.sections or section.name in options.sections]
-    jobs = dict.fromkeys((row, lot) for s in chosen for row in s.rows for lot in lots(s.pairs(options.pairs)))
+    jobs = dict.fromkeys(
+        (store_of(s, options), row, lot) for s in chosen for row in s.rows for lot in lots(s.pairs(options.pairs))
+    )
     again = set(options.again)
-    missing = [job for job in jobs if not store.path(*job).exists() or again & {"all", job[0].name}]
-    return sorted(missing, key=lambda job: job[1][0].seed)
+    missing = [
+        (store, row, lot) for store, row, lot in jobs if not store.path(row, lot).exists() or again & {"all", row.name}
+    ]
+    return sorted(missing, key=lambda job: job[2][0].seed)
 
 
-def write_page(sections: Sequence[Section], store: Store, options: argparse.Namespace) -> None:
+def write_page(sections: Sequence[Section], options: argparse.Namespace) -> None:
     """Measure what is kept, and write page and pictures."""
     lines = ["# The proving ground: what control does, in numbers", "", *introduction()]
     for section in sections:
-        pairs, painted = kept(section, store, options.pairs)
+        pairs, painted = kept(section, store_of(section, options), options.pairs)
         if not painted:
             continue
         lines += ["", f"## {section.title}", "", f"{section.text} {len(pairs)} pairs.", ""]
@@ -73,7 +82,7 @@ def write_page(sections: Sequence[Section], store: Store, options: argparse.Name
     log.info("written: %s", options.out / "proving-ground.md")
 
 
-def kept(section: Section, store: Store, count: int) -> tuple[tuple[Pair, ...], dict[Row, Pictures]]:
+def kept(section: Section, store: Store, count: int) -> tuple[Lot, dict[Row, Pictures]]:
     """As many pairs as every row of a section has been painted on, and the rows' pictures; none, if one has none."""
     asked = lots(section.pairs(count))
     done = {row: store.painted(row, asked) for row in section.rows}
@@ -92,8 +101,9 @@ def introduction() -> list[str]:
         "`demo/checkpoint`. Means with 95% confidence intervals; shares with Wilson's. Every line of a table has the "
         "same pairs and seeds; a section says how many.",
         "",
-        "It is a model of 64x64 pictures of a procedural world. The numbers tell whether the code does what the method "
-        "says, and which way a setting pulls; they do not tell how well it works on photographs or on a larger model.",
+        "It is a model of 64x64 pictures of a procedural world; one section says where another one was used. The "
+        "numbers tell whether the code does what the method says, and which way a setting pulls; they do not tell how "
+        "well it works on photographs or on a larger model.",
         "",
         "## The measures, on true renders",
         "",
@@ -112,7 +122,7 @@ def main() -> None:
     """Make the page."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
     parser = argparse.ArgumentParser(prog="python -m bench.quality.table", description=__doc__)
-    parser.add_argument("--checkpoint", type=Path, default=Path("demo/checkpoint/creatures.safetensors"))
+    parser.add_argument("--checkpoints", type=Path, default=Path("demo/checkpoint"), help="folder of the checkpoints")
     parser.add_argument("--work", type=Path, default=Path(".snapshots"), help="data for the classifier; painted rows")
     parser.add_argument("--pairs", type=int, default=200)
     parser.add_argument("--processes", type=int, default=2)
@@ -123,11 +133,10 @@ def main() -> None:
     parser.add_argument("--write-only", action="store_true", help="paint nothing; write what is kept")
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
-    store = Store(options.work / "rows", options.checkpoint, PLAN.steps)
     with ProcessPoolExecutor(options.processes) as pool:
-        for name in pool.map(partial(paint, store), wanted(SECTIONS, options, store)):
+        for name in pool.map(paint, wanted(SECTIONS, options)):
             log.info("painted: %s", name)
-    write_page(SECTIONS, store, options)
+    write_page(SECTIONS, options)
 
 
 if __name__ == "__main__":

@@ -48,7 +48,7 @@ def train_painter(options: argparse.Namespace) -> None:
         work / "unet.pt",
         (wide, wide, wide, alone),
         captions,
-        options.minutes or 77.0,
+        options.minutes or 92.0,
         rate=9e-4,
         seed=options.seed,
         begin_from=options.work / "unet.pt",
