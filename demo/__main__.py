@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import logging
 import sys
 from pathlib import Path
@@ -22,6 +23,7 @@ log = logging.getLogger("demo")
 
 ROOT = Path(__file__).resolve().parent.parent
 CHECKPOINT = ROOT / "demo" / "checkpoint" / "creatures.safetensors"
+DUETS = CHECKPOINT.with_stem("duets")
 
 WHAT_TO_LOOK_AT = """\
 Each row is one seed. The captions say where the creature is and what it does, not what it looks like.
@@ -37,11 +39,11 @@ Each row is a picture that the model has never seen, drawn by the world's own re
   4  the target caption with mutual self-attention: the new pose, in the picture's colours and pattern\
 """
 WHAT_MASKS_SHOW = """\
-Each row is one seed. With masks a target's foreground sees the source's foreground, its background the background.
-  1, 2  the source, and the foreground that is given: the creature's true silhouette on the 8x8 cells of the latent
+Each row is one seed: two creatures change places. With masks the bird sees the source's bird alone, and all else
+sees all else; without, a creature also takes what the other one left in its place.
+  1, 2  the source, and the foreground that is given: the bird's silhouette on the 16x8 cells of the latent
   3     the target without masks
-  4, 5  the target under the given masks, and its foreground
-  6     what the creature's word finds by itself: on latents as small as these, hardly the creature\
+  4, 5  the target with masks, and its foreground\
 """
 
 
@@ -63,6 +65,9 @@ def main(arguments: list[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python run.py demo", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--checkpoint", type=Path, default=CHECKPOINT, help=".safetensors file, its .yaml beside it")
+    parser.add_argument(
+        "--duets", type=Path, default=DUETS, help="the third sheet's checkpoint, of pictures twice as wide"
+    )
     parser.add_argument("--source-prompt", default="a cat standing on the left")
     parser.add_argument("--prompt", default="a cat jumping on the right")
     parser.add_argument("--sampler", default="DDIM")
@@ -105,7 +110,9 @@ def make_demo(options: argparse.Namespace) -> tuple[Path, Path, Path]:
     ]
     path = _write(draw_sheet(rows, columns), options.output)
     edit = _write(edit_sheet(model, settings, plan, options.rows), path.with_stem(f"{path.stem}-edit"))
-    masks = _write(mask_sheet(model, settings, plan, seeds), path.with_stem(f"{path.stem}-masks"))
+    wide = dataclasses.replace(plan, width=2 * plan.width)
+    sheet = mask_sheet(options.duets, options.device, settings, wide, seeds)
+    masks = _write(sheet, path.with_stem(f"{path.stem}-masks"))
     return path, edit, masks
 
 

@@ -1,18 +1,19 @@
-"""The demo's third sheet: mask-guided mutual self-attention, and the masks."""
+"""The demo's third sheet: two creatures change places, with and without masks."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from pathlib import Path
 
 import torch
 from PIL import Image
 
 from bench.quality.measures import expected_mask
-from bench.world import Layout
+from bench.world import Duet, Layout
 from demo.sheet import Column, Row, draw_sheet
 from lib_masactrl.control import MutualSelfAttentionControl
-from lib_masactrl.host.standalone.checkpoint import DiffusionModel
+from lib_masactrl.host.standalone.checkpoint import load_checkpoint
 from lib_masactrl.host.standalone.pictures import to_pictures
 from lib_masactrl.host.standalone.sampling import BranchPrompts, SamplingPlan, control_for, sample_latents
 from lib_masactrl.masks import ForegroundMasks, dimmed
@@ -20,22 +21,24 @@ from lib_masactrl.settings import MasaCtrlSettings
 
 log = logging.getLogger("demo")
 
-SOURCE, TARGET = Layout("giraffe", "standing", "left"), Layout("giraffe", "jumping", "right")
+SUBJECT = "bird"
+SOURCE = Duet(Layout(SUBJECT, "jumping", "left"), Layout("giraffe", "standing", "right"))
+TARGET = Duet(Layout("giraffe", "standing", "left"), Layout(SUBJECT, "jumping", "right"))
 
 
 def mask_sheet(
-    model: DiffusionModel, settings: MasaCtrlSettings, plan: SamplingPlan, seeds: tuple[int, ...]
+    checkpoint: Path, device: str | None, settings: MasaCtrlSettings, plan: SamplingPlan, seeds: tuple[int, ...]
 ) -> Image.Image:
-    """A sheet with one pair per seed under true masks and masks by words; the window is that of ``settings``."""
+    """A sheet with one pair per seed; the window is that of ``settings``, the pictures are those of ``plan``."""
+    model = load_checkpoint(checkpoint, device)
     wanted = settings.replace(source_prompt=SOURCE.caption)
     batch = BranchPrompts.of_settings(wanted, TARGET.caption, seeds)
     plain = control_for(model, wanted, plan.steps)
     silhouettes = {
-        branch: torch.tensor(expected_mask(SOURCE if branch.is_source else TARGET, margin=0)).float()
+        branch: torch.tensor(expected_mask(SOURCE if branch.is_source else TARGET, SUBJECT, margin=0)).float()
         for branch in batch.branches
     }
-    given = ForegroundMasks(silhouettes)
-    by_words = control_for(model, wanted.replace(mask="words", source_words=SOURCE.species), plan.steps, batch)
+    masked = MutualSelfAttentionControl(plain.window, plain.attention, ForegroundMasks(silhouettes))
 
     def painted(name: str, control: MutualSelfAttentionControl) -> tuple[list[Image.Image], list[Image.Image]]:
         log.info("%s:", name)
@@ -43,14 +46,10 @@ def mask_sheet(
         return to_pictures(decoded), _foregrounds(control.masks, batch, decoded)
 
     unmasked, _ = painted("Without masks", plain)
-    masked, shown = painted("With given masks", MutualSelfAttentionControl(plain.window, plain.attention, given))
-    _, found = painted("With masks by words", by_words)
+    pictures, shown = painted("With masks", masked)
     groups = len(seeds)  # targets first, sources last
     rows = [
-        Row(
-            f"seed\n{seed}",
-            (masked[groups + i], shown[groups + i], unmasked[i], masked[i], shown[i], found[i]),
-        )
+        Row(f"seed\n{seed}", (pictures[groups + i], shown[groups + i], unmasked[i], pictures[i], shown[i]))
         for i, seed in enumerate(seeds)
     ]
     return draw_sheet(
@@ -59,9 +58,8 @@ def mask_sheet(
             Column("Source", SOURCE.caption),
             Column("Source's foreground, given"),
             Column("Target without masks", TARGET.caption),
-            Column("Target, masks given", TARGET.caption),
+            Column("Target with masks", TARGET.caption),
             Column("Target's foreground, given"),
-            Column(f"What “{SOURCE.species}” finds instead"),
         ],
     )
 

@@ -8,7 +8,7 @@ from typing import NamedTuple
 from PIL import Image, ImageDraw, ImageFont
 
 CELL, GAP, MARGIN, HEADER = 256, 16, 60, 64
-"""Pixels: side of a picture, space between pictures, room for the seed, room for the captions."""
+"""Pixels: height of a picture, space between pictures, room for the seed, room for the captions."""
 
 INK, DIM, PAPER = (20, 20, 20), (110, 110, 110), (255, 255, 255)
 
@@ -28,32 +28,31 @@ class Column(NamedTuple):
 
 
 def draw_sheet(rows: Sequence[Row], columns: Sequence[Column]) -> Image.Image:
-    """A sheet with one line per row; pictures of any size are scaled to 256 pixels."""
-    width = MARGIN + len(columns) * (CELL + GAP)
-    sheet = Image.new("RGB", (width, HEADER + len(rows) * (CELL + GAP)), PAPER)
+    """A sheet with one line per row; pictures of any size are scaled to a height of 256 pixels."""
+    first = rows[0].pictures[0]
+    width = round(CELL * first.width / first.height)
+    lefts = [MARGIN + place * (width + GAP) for place in range(len(columns))]
+    sheet = Image.new("RGB", (MARGIN + len(columns) * (width + GAP), HEADER + len(rows) * (CELL + GAP)), PAPER)
     draw = ImageDraw.Draw(sheet)
-    for place, column in enumerate(columns):
-        draw.text((_left(place), 14), column.title, fill=INK, font=ImageFont.load_default(15))
+    for left, column in zip(lefts, columns):
+        draw.text((left, 14), column.title, fill=INK, font=ImageFont.load_default(15))
         if column.prompt is not None:
-            draw.text((_left(place), 36), _shortened(column.prompt), fill=DIM, font=ImageFont.load_default(13))
+            shown = _shortened(column.prompt, most=width // 7)
+            draw.text((left, 36), shown, fill=DIM, font=ImageFont.load_default(13))
     for line, row in enumerate(rows):
         top = HEADER + line * (CELL + GAP)
         draw.text((8, top + CELL // 2), row.name, fill=DIM, font=ImageFont.load_default(14), anchor="lm")
-        for place, picture in enumerate(row.pictures):
-            sheet.paste(_scaled(picture), (_left(place), top))
+        for left, picture in zip(lefts, row.pictures):
+            sheet.paste(_scaled(picture, width), (left, top))
     return sheet
 
 
-def _shortened(prompt: str) -> str:
+def _shortened(prompt: str, most: int) -> str:
     shown = " ".join(prompt.split())
-    return f"“{shown}”" if len(shown) <= 36 else f"“{shown[:35]}…”"
+    return f"“{shown}”" if len(shown) <= most else f"“{shown[: most - 1]}…”"
 
 
-def _left(column: int) -> int:
-    return MARGIN + column * (CELL + GAP)
-
-
-def _scaled(picture: Image.Image) -> Image.Image:
-    """The picture in 256 x 256. Small ones by whole pixels: what the model made is shown, not a blur of it."""
-    small = picture.width < CELL and CELL % picture.width == 0
-    return picture.resize((CELL, CELL), Image.Resampling.NEAREST if small else Image.Resampling.BICUBIC)
+def _scaled(picture: Image.Image, width: int) -> Image.Image:
+    """The picture, 256 high. Small ones by whole pixels: what the model made is shown, not a blur of it."""
+    small = picture.height < CELL and CELL % picture.height == 0
+    return picture.resize((width, CELL), Image.Resampling.NEAREST if small else Image.Resampling.BICUBIC)

@@ -9,7 +9,7 @@ import pytest
 
 from lib_masactrl.host.checkpoint_file import CheckpointFile, read_checkpoint_file
 
-DEMO = Path(__file__).parent.parent / "demo" / "checkpoint" / "creatures.safetensors"
+DEMO = Path(__file__).parent.parent / "demo" / "checkpoint"
 
 
 def header(*names):
@@ -21,8 +21,9 @@ def attention(layers):
     return [f"model.diffusion_model.middle_block.1.transformer_blocks.{n}.attn1.to_q.weight" for n in range(layers)]
 
 
-def test_a_real_checkpoint():
-    assert read_checkpoint_file(DEMO) == CheckpointFile("SD 1", 16)
+@pytest.mark.parametrize("name", ["creatures", "duets"])
+def test_a_real_checkpoint(name):
+    assert read_checkpoint_file(DEMO / f"{name}.safetensors") == CheckpointFile("SD 1", 16)
 
 
 @pytest.mark.parametrize(

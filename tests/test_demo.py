@@ -28,6 +28,8 @@ def test_the_demo_writes_its_sheet_and_says_what_to_look_at(checkpoint, tmp_path
     small = [
         "--checkpoint",
         str(checkpoint),
+        "--duets",
+        str(checkpoint),
         "--steps",
         "3",
         "--start-step",
@@ -51,7 +53,7 @@ def test_the_demo_writes_its_sheet_and_says_what_to_look_at(checkpoint, tmp_path
     masks = tmp_path / "made" / "demo-masks.png"
     assert str(masks) in out
     with Image.open(masks) as sheet:
-        assert sheet.size == (MARGIN + 6 * (CELL + GAP), HEADER + 2 * (CELL + GAP))
+        assert sheet.size == (MARGIN + 5 * (2 * CELL + GAP), HEADER + 2 * (CELL + GAP))
 
 
 def test_a_mistake_is_told_in_one_line(checkpoint, capsys):

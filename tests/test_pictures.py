@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from bench.quality.duets import creature_distances
+from bench.quality.masked import by_truth
 from bench.quality.measures import expected_mask, identity_distance
+from bench.quality.painting import DUET_PLAN, controlled
+from bench.quality.pairs import swapped_pairs
 from bench.world import Layout
 from lib_masactrl.branches import branches_in_batch
 from lib_masactrl.host.standalone.checkpoint import DiffusionModel, load_checkpoint
@@ -72,3 +77,17 @@ def test_early_layers_alone_change_little(model, monkeypatch):
     monkeypatch.undo()
     late, _ = pictures(model, start_step=2)
     assert distances(early, sources).diagonal().mean() > 1.5 * distances(late, sources).diagonal().mean()
+
+
+def test_masks_keep_two_creatures_apart_that_change_places():
+    """Masks of the wrong branch, foreground and background swapped or no masks at all leave them mixed."""
+    duets, pairs = load_checkpoint(CHECKPOINT.with_stem("duets"), "cpu"), swapped_pairs(6)
+    plan = replace(DUET_PLAN, steps=PLAN.steps)
+    unmasked, masked = (
+        np.array([creature_distances(pair, *each) for pair, *each in zip(pairs, made.sources, made.targets)])
+        for made in (
+            controlled(duets, pairs, plan, start_step=4, start_layer=10),
+            by_truth(duets, pairs, plan=plan),
+        )
+    )
+    assert (masked.mean(axis=0) < 0.8 * unmasked.mean(axis=0)).all()
