@@ -213,8 +213,9 @@ LAYOUT = Section(
     "from S=0, L=0 has nothing to overrule, and still the target's silhouette is no nearer to the source's than to any "
     "other. With every self-attention layer's output left out, pose and side are right all the same. So in this model, "
     "whose captions name them and whose latents have 8x8 cells, they come from cross-attention and convolutions; "
-    "self-attention carries colours, patterns, size and the exact place. Control cannot move what self-attention does "
-    "not hold. *Layout right* compares with the pair's target, which the vague prompts do not name: 1 in 6 is chance.",
+    "self-attention carries colours, patterns, and a part of size and exact place. Control cannot move what "
+    "self-attention does not hold. *Layout right* compares with the pair's target, which the vague prompts do not "
+    "name: 1 in 6 is chance.",
     (
         NO_CONTROL,
         Row("no self-attention, no control", without_self_attention),
