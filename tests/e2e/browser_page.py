@@ -70,3 +70,8 @@ def open_settings_page(page: Any) -> Any:
     page.locator("#settings > .tab-nav button", has_text="MasaCtrl").click()
     sync_api.expect(page.locator("#setting_masactrl_cache_mib input[type=number]")).to_be_visible()
     return page.locator("#settings_masactrl")
+
+
+def chosen_checkpoint(page: Any) -> Any:
+    """The page's checkpoint: its name, as text in a list."""
+    return page.locator(".model_selection, #setting_sd_model_checkpoint").locator("input")
