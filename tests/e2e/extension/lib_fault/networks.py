@@ -55,7 +55,8 @@ def write_taesd():
     """A TAESD encoder of random weights where the host looks for one before it downloads it."""
     file = Path(paths_internal.models_path) / "VAE-taesd" / "taesd_encoder.pth"
     file.parent.mkdir(parents=True, exist_ok=True)
-    torch.save(sd_vae_taesd.encoder().state_dict(), file)
+    # The older format: AUTOMATIC1111 1.6 takes a name that newer archives hold for unsafe.
+    torch.save(sd_vae_taesd.encoder().state_dict(), file, _use_new_zipfile_serialization=False)
 
 
 def preprocessor(wanted: dict):
